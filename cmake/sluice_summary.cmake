@@ -1,0 +1,5 @@
+list(JOIN SLUICE_BUILT ", " built)
+message(STATUS "sluice ${PROJECT_VERSION} (${CMAKE_BUILD_TYPE}) with the plugins: ${built}")
+foreach(part ${SLUICE_LEFT_OUT})
+    message(STATUS "left out: ${part}")
+endforeach()
