@@ -12,11 +12,11 @@ class reference_bound final : public plugin::host_bound {
                     const plugin::extents& sizes, sluice_cache* cache,
                     std::span<const sluice_binding> bindings)
         : host_bound(host, executable.program(), sizes, cache, bindings),
+          tensors_([this](uint32_t number) -> const plugin::tensor& { return at(number); }),
           seconds_(executable.program().operations.size()) {
-        for (const auto& operation : source().operations) {
-            kernels_.push_back(require_kernel(operation));
-            calls_.push_back(make_call(operation, executable));
-        }
+        const auto* states = source().states.empty() ? nullptr : &this->cache();
+        for (const auto& operation : source().operations)
+            steps_.emplace_back(source(), operation, states, tensors_, executable.weights());
     }
 
     void profile(std::span<double> seconds) const override {
@@ -24,48 +24,14 @@ class reference_bound final : public plugin::host_bound {
     }
 
   private:
-    call make_call(const plugin::operation& operation, const reference_executable& executable) {
-        std::vector<plugin::tensor> inputs, outputs;
-        std::vector<const float_weight*> weights;
-        std::vector<uint32_t> states;
-        for (const uint32_t number : operation.inputs) {
-            const bool given = number != SLUICE_VALUE_NONE;
-            weights.push_back(given ? executable.weight(number) : nullptr);
-            states.push_back(given ? source().values[number].state : 0);
-            inputs.push_back(given ? at(number) : plugin::tensor{});
-            if (weights.back() != nullptr) {
-                inputs.back().type = SLUICE_F32;
-                inputs.back().data =
-                    reinterpret_cast<std::byte*>(weights.back()->values.as<float>());
-            }
-        }
-        for (const uint32_t number : operation.outputs)
-            outputs.push_back(number == SLUICE_VALUE_NONE ? plugin::tensor{} : at(number));
-        return {operation,          source().states.empty() ? nullptr : &cache(),
-                std::move(inputs),  std::move(outputs),
-                std::move(weights), states};
-    }
-
-    // Takes over the shapes of the planned step.
     void planned(const sluice_batch&) override {
-        for (size_t i = 0; i < calls_.size(); ++i) {
-            const auto& operation = source().operations[i];
-            for (size_t j = 0; j < operation.inputs.size(); ++j)
-                if (operation.inputs[j] != SLUICE_VALUE_NONE)
-                    calls_[i].inputs()[j].shape = at(operation.inputs[j]).shape;
-            for (size_t j = 0; j < operation.outputs.size(); ++j)
-                if (operation.outputs[j] != SLUICE_VALUE_NONE)
-                    calls_[i].outputs()[j].shape = at(operation.outputs[j]).shape;
-        }
+        for (auto& step : steps_) step.resize(tensors_);
     }
 
     void run(const plugin::worker& self) override {
-        for (size_t i = 0; i < calls_.size(); ++i) {
+        for (size_t i = 0; i < steps_.size(); ++i) {
             const auto start = std::chrono::steady_clock::now();
-            attempt([&] {
-                const auto range = self.share(kernels_[i].units(calls_[i]));
-                if (range.begin < range.end) kernels_[i].run(calls_[i], range.begin, range.end);
-            });
+            attempt([&] { steps_[i].run(self); });
             self.meet.wait();
             if (failed()) return;
             if (self.index == 0)
@@ -74,29 +40,12 @@ class reference_bound final : public plugin::host_bound {
         }
     }
 
-    std::vector<kernel> kernels_;
-    std::vector<call> calls_;
+    plain::step::tensor_of tensors_;
+    std::vector<plain::step> steps_;
     std::vector<double> seconds_;
 };
 
 } // namespace
-
-kernel find_kernel(uint32_t kind) {
-    for (const auto find :
-         {find_dense_kernel, find_cache_kernel, find_expert_kernel, find_movement_kernel,
-          find_elementwise_kernel, find_axis_kernel, find_statistics_kernel})
-        if (const kernel found = find(kind); found.run != nullptr) return found;
-    return {};
-}
-
-kernel require_kernel(const plugin::operation& operation) {
-    const kernel found = find_kernel(operation.kind);
-    if (found.run == nullptr)
-        plugin::fail(SLUICE_UNSUPPORTED, plugin::operation_name(operation.kind),
-                     " is a composite; the reference backend runs primitives only, so that the "
-                     "runtime's decomposition is what is computed");
-    return found;
-}
 
 reference_executable::reference_executable(plugin::host host, const sluice_program& program,
                                            std::span<sluice_weight* const> weights)
@@ -105,10 +54,11 @@ reference_executable::reference_executable(plugin::host host, const sluice_progr
         const bool is_weight = value.kind == SLUICE_VALUE_WEIGHT;
         if (is_weight && weights[value.number] == nullptr)
             plugin::fail(SLUICE_INVALID, "weight '", value.name, "' was not given");
-        weights_.push_back(is_weight ? static_cast<const float_weight*>(weights[value.number])
-                                     : nullptr);
+        weights_.push_back(is_weight
+                               ? static_cast<const plain::float_weight*>(weights[value.number])
+                               : nullptr);
     }
-    for (const auto& operation : program_.operations) require_kernel(operation);
+    for (const auto& operation : program_.operations) plain::require_kernel(operation);
 }
 
 std::unique_ptr<sluice_bound> reference_executable::bind(const plugin::extents& sizes,

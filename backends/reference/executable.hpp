@@ -1,9 +1,11 @@
 // Runs a program of primitives, one operation after another, each shared among the workers.
 #pragma once
 
-#include "operations/operations.hpp"
+#include "plain/step.hpp"
 
 namespace sluice::reference {
+
+namespace plugin = sluice::plugin;
 
 class reference_executable final : public sluice_executable {
   public:
@@ -14,15 +16,12 @@ class reference_executable final : public sluice_executable {
                                        std::span<const sluice_binding> bindings) override;
 
     const plugin::program& program() const { return program_; }
-    const float_weight* weight(uint32_t number) const { return weights_[number]; }
+    std::span<const plain::float_weight* const> weights() const { return weights_; }
 
   private:
     plugin::host host_;
     plugin::program program_;
-    std::vector<const float_weight*> weights_; // [value_count]
+    std::vector<const plain::float_weight*> weights_; // [value_count]
 };
-
-// The kernel of an operation; throws SLUICE_UNSUPPORTED, with what to do, where there is none.
-kernel require_kernel(const plugin::operation& operation);
 
 } // namespace sluice::reference

@@ -5,6 +5,7 @@
 namespace {
 
 namespace plugin = sluice::plugin;
+namespace plain = sluice::plain;
 namespace reference = sluice::reference;
 
 class reference_backend final : public plugin::host_backend {
@@ -35,16 +36,16 @@ class reference_backend final : public plugin::host_backend {
 
     std::string claim(const sluice_program&, const plugin::operation& which,
                       std::string&) const override {
-        reference::require_kernel(which);
+        plain::require_kernel(which);
         return plugin::operation_name(which.kind);
     }
 
     uint64_t weight_size(const sluice_weight_source& source, uint32_t) const override {
-        return reference::decoded_size(source);
+        return plain::decoded_size(source);
     }
     std::unique_ptr<sluice_weight> weight_prepare(const sluice_weight_source& source, uint32_t,
                                                   bool&) override {
-        return reference::decode(owner(), source);
+        return plain::decode(owner(), source);
     }
 
     std::unique_ptr<sluice_executable>

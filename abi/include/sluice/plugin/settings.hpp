@@ -5,6 +5,7 @@
 #include <sluice/plugin/error.hpp>
 
 #include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,11 +40,11 @@ class schema {
                  std::vector<std::string_view> choices = {}) {
         auto& added = add(SLUICE_SETTING_TEXT, name, help);
         added.default_text = plugin::text(fallback);
-        std::vector<sluice_text> allowed;
-        for (const auto choice : choices) allowed.push_back(plugin::text(choice));
+        auto allowed = std::make_shared<std::vector<sluice_text>>();
+        for (const auto choice : choices) allowed->push_back(plugin::text(choice));
+        added.choices = allowed->data();
+        added.choice_count = static_cast<uint32_t>(allowed->size());
         choices_.push_back(std::move(allowed));
-        added.choices = choices_.back().data();
-        added.choice_count = static_cast<uint32_t>(choices_.back().size());
         return *this;
     }
     schema& path(std::string_view name, std::string_view help, std::string_view fallback) {
@@ -78,7 +79,8 @@ class schema {
         return added;
     }
     std::deque<sluice_setting_description> descriptions_;
-    std::deque<std::vector<sluice_text>> choices_;
+    // Shared by copies of the schema, whose descriptions point into them.
+    std::vector<std::shared_ptr<const std::vector<sluice_text>>> choices_;
 };
 
 // The values that the host hands to `create`. Borrowed.

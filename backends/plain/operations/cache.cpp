@@ -1,6 +1,6 @@
 #include "operations.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -59,4 +59,4 @@ kernel find_cache_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -1,11 +1,12 @@
-// The kernels of the reference backend. Each cuts its work into independent units, such as rows,
-// and computes a range of them; the executable shares the units among the workers.
+// A plain, slow, obviously right kernel for every primitive. Each cuts its work into independent
+// units, such as rows, and computes a range of them; the executable shares the units among the
+// workers.
 #pragma once
 
 #include "../elements.hpp"
 #include "../weight.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 // The operands of one operation in one step.
 class call {
@@ -72,4 +73,4 @@ float dot(const float* a, const float* b, int64_t count);
 std::vector<double> rope_frequencies(const sluice_rope_attributes& rope,
                                      std::span<const double> table);
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -3,7 +3,7 @@
 
 #include "operations.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 using index_array = std::array<int64_t, SLUICE_RANK_MAX>;
 
@@ -32,4 +32,4 @@ inline int64_t broadcast_index(const plugin::tensor& operand, const index_array&
 inline int64_t elements_of_output(const call& c) { return c.out(0).element_count(); }
 inline int64_t rows_of_output(const call& c) { return c.out(0).row_count(); }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

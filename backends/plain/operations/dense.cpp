@@ -2,7 +2,7 @@
 
 #include <numbers>
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 using plugin::tensor;
 
@@ -216,4 +216,4 @@ kernel find_dense_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

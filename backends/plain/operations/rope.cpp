@@ -2,7 +2,7 @@
 
 #include <numbers>
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -52,4 +52,4 @@ std::vector<double> rope_frequencies(const sluice_rope_attributes& a,
     return frequencies;
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

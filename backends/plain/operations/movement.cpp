@@ -1,6 +1,6 @@
 #include "shapes.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -139,4 +139,4 @@ kernel find_movement_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -1,6 +1,6 @@
 #include "shapes.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -154,4 +154,4 @@ kernel find_elementwise_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -1,6 +1,6 @@
 #include "operations.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -88,4 +88,4 @@ kernel find_expert_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -125,4 +125,4 @@ kernel find_axis_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

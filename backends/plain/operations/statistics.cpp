@@ -1,6 +1,6 @@
 #include "shapes.hpp"
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace {
 
@@ -69,4 +69,4 @@ kernel find_statistics_kernel(uint32_t kind) {
     }
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -1,9 +1,9 @@
-// Weights of the reference backend: every format decoded to plain float32.
+// Weights of the plain kernels: every format decoded to plain float32.
 #pragma once
 
 #include <sluice/plugin/backend.hpp>
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace plugin = sluice::plugin;
 
@@ -26,4 +26,4 @@ uint64_t decoded_size(const sluice_weight_source& source);
 // Decodes by the formula at the top of abi/weight.h. Throws where the source contradicts itself.
 std::unique_ptr<float_weight> decode(const plugin::host& host, const sluice_weight_source& source);
 
-} // namespace sluice::reference
+} // namespace sluice::plain

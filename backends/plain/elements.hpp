@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace sluice::reference {
+namespace sluice::plain {
 
 namespace plugin = sluice::plugin;
 
@@ -141,4 +141,4 @@ inline void get_row(const plugin::tensor& t, int64_t index, int64_t count, float
     for (int64_t i = 0; i < count; ++i) row[i] = get(t, index + i);
 }
 
-} // namespace sluice::reference
+} // namespace sluice::plain

@@ -1,0 +1,42 @@
+// Kernels over single rows of float32: norms, activations, softmax, dot products, conversions.
+// Compiled once for each instruction set from row_kernels_template.hpp; sums are kept in sixteen
+// lanes and added in a fixed order.
+#pragma once
+
+#include "cpu_features.hpp"
+
+#include <cstdint>
+
+namespace sluice::kernels {
+
+struct row_kernels {
+    // y = u / sqrt(mean(u^2) + epsilon) * (w + offset); u, w, y [count], y may be u.
+    void (*rms_norm)(const float* u, const float* w, float offset, float epsilon, int64_t count,
+                     float* y);
+    // y = silu(gate) * up; all [count].
+    void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* y);
+    // row = exp(row - maximum); returns the sum. [count]
+    float (*exp_in_place)(float* row, float maximum, int64_t count);
+    float (*maximum)(const float* row, int64_t count);
+    float (*dot)(const float* a, const float* b, int64_t count);
+    float (*dot_bfloat16)(const float* a, const uint16_t* b, int64_t count);
+    // y += factor * x; [count].
+    void (*add_scaled)(float factor, const float* x, int64_t count, float* y);
+    void (*add_scaled_bfloat16)(float factor, const uint16_t* x, int64_t count, float* y);
+    void (*scale)(float factor, int64_t count, float* y);
+    // z = x + y; [count].
+    void (*add)(const float* x, const float* y, int64_t count, float* z);
+    void (*widen)(const uint16_t* x, int64_t count, float* y);
+    void (*narrow)(const float* x, int64_t count, uint16_t* y);
+    // Turns pairs (abi/operations.h, rope); cosine, sine [half]. halves: x[i] with x[i + half];
+    // interleaved: x[2i] with x[2i + 1]. x, y [2 * half].
+    void (*rope_halves)(const float* x, const float* cosine, const float* sine, int64_t half,
+                        float* y);
+    void (*rope_interleaved)(const float* x, const float* cosine, const float* sine, int64_t half,
+                             float* y);
+};
+
+// The kernels of the highest set that is not above `set` and that this build has.
+const row_kernels& row_kernels_of(instruction_set set);
+
+} // namespace sluice::kernels

@@ -1,0 +1,122 @@
+#include "tile_template.hpp"
+
+#include <immintrin.h>
+
+namespace sluice::kernels {
+namespace {
+
+struct vector_avx512 {
+    static constexpr std::int64_t lanes = 16;
+    using type = __m512;
+
+    static type load(const float* from) { return _mm512_loadu_ps(from); }
+    static void store(float* to, type value) { _mm512_storeu_ps(to, value); }
+    static type broadcast(const float* from) { return _mm512_set1_ps(*from); }
+    static type zero() { return _mm512_setzero_ps(); }
+    static type fma(type a, type b, type c) { return _mm512_fmadd_ps(a, b, c); }
+    static type subtract(type a, type b) { return _mm512_sub_ps(a, b); }
+    static type multiply(type a, type b) { return _mm512_mul_ps(a, b); }
+    static type even_of_pair(const std::byte* from) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(from), 16));
+    }
+    static type odd_of_pair(const std::byte* from) {
+        return _mm512_castsi512_ps(_mm512_and_si512(
+            _mm512_loadu_si512(from), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    }
+    static __m512i bytes(const std::byte* from) {
+        return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    }
+    static type load_int8(const std::byte* from) {
+        return _mm512_cvtepi32_ps(
+            _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    }
+    static type load_int16(const std::byte* from) {
+        return _mm512_cvtepi32_ps(
+            _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+    }
+    // A permutation reads only the low four bits of an index: one instruction is mask and
+    // conversion.
+    static type nibble(__m512i index) {
+        return _mm512_permutexvar_ps(
+            index, _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    }
+    static type nibble_low(const std::byte* from) { return nibble(bytes(from)); }
+    static type nibble_high(const std::byte* from) {
+        return nibble(_mm512_srli_epi32(bytes(from), 4));
+    }
+};
+
+// Sixteen rows of sixteen 32-bit lanes, transposed in place.
+inline void transpose(__m512 (&r)[16]) {
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    const auto low = [](__m512 a, __m512 b) {
+        return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    };
+    const auto high = [](__m512 a, __m512 b) {
+        return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    };
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = low(t[i], t[i + 2]);
+        r[i + 1] = high(t[i], t[i + 2]);
+        r[i + 2] = low(t[i + 1], t[i + 3]);
+        r[i + 3] = high(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; ++i) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+// The k beyond the row read as zero; only the real and the padding k are written.
+void pack_tile_avx512(const pack_arguments& a) {
+    const std::int64_t k_padded = a.k + a.k % 2;
+    const __mmask16 rows = static_cast<__mmask16>((1u << a.height) - 1u);
+    auto* tile = static_cast<float*>(a.tile);
+    std::int64_t offset[tile_height_limit];
+    for (std::int64_t h = 0; h < a.height; ++h) {
+        const std::int64_t m = a.row_begin + h;
+        offset[h] =
+            (a.source.row_index != nullptr ? a.source.row_index[m] : m) * a.source.row_stride;
+    }
+    for (std::int64_t k = 0; k < k_padded; k += 16) {
+        const std::int64_t rest = a.k - k;
+        const __mmask16 inside = rest >= 16 ? static_cast<__mmask16>(0xffffu)
+                                            : static_cast<__mmask16>((1u << rest) - 1u);
+        __m512 r[16];
+        for (std::int64_t h = 0; h < 16; ++h) {
+            if (h >= a.height) {
+                r[h] = _mm512_setzero_ps();
+            } else if (a.source.type == float_type::float32) {
+                r[h] = _mm512_maskz_loadu_ps(inside, static_cast<const float*>(a.source.data)
+                                                         + offset[h] + k);
+            } else {
+                const __m256i half = _mm256_maskz_loadu_epi16(
+                    inside, static_cast<const std::uint16_t*>(a.source.data) + offset[h] + k);
+                r[h] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+            }
+        }
+        transpose(r);
+        const std::int64_t count = k_padded - k < 16 ? k_padded - k : 16;
+        for (std::int64_t i = 0; i < count; ++i) {
+            _mm512_mask_storeu_ps(tile + (k + i) * a.height, rows, r[i]);
+        }
+    }
+}
+
+} // namespace
+
+// Height 14: 28 accumulators, two vectors of weights and one activation fill 31 of 32 registers.
+constinit const tile_kernels tile_kernels_avx512 =
+    make_tile_kernels<vector_avx512, 14, 8>(pack_tile_avx512);
+
+} // namespace sluice::kernels

@@ -1,0 +1,210 @@
+// linear and gated_mlp.
+#include "activate.hpp"
+#include "product.hpp"
+
+namespace sluice::onednn {
+
+namespace {
+
+// y [M, N] = x [M, K] W^T + b
+class linear_step final : public step {
+  public:
+    linear_step(bound& owner, const plugin::operation& operation)
+        : owner_(owner), operation_(operation),
+          weight_(owner.compiled().weight(operation.inputs[1])),
+          product_(owner.kernels().of(owner.at(operation.inputs[0]).type), weight_.layout,
+                   owner.at(operation.inputs[0]).row_count()) {
+        if (operation.has_input(2))
+            bias_ = owner.compiled().weight(operation.inputs[2]).decoded->matrix(0);
+        is_direct_ = owner.at(operation.outputs[0]).type == SLUICE_F32;
+    }
+
+    scratch_size scratch() const override {
+        const int64_t rows = owner_.at(operation_.inputs[0]).row_count();
+        return {product_.packed_bytes(),
+                product_.kernel_scratch_bytes() + rows * blocks_per_run * kernels::block_width * 4};
+    }
+
+    void run(const plugin::worker& self) override {
+        const auto& x = owner_.at(operation_.inputs[0]);
+        const auto& y = owner_.at(operation_.outputs[0]);
+        const int64_t m_count = x.row_count();
+        const auto layout = product_.rows_layout(m_count);
+        std::byte* packed = owner_.shared_scratch();
+        const auto tiles = self.share(layout.tile_count);
+        product_.pack(layout, {x.data, float_type_of(x.type), x.width(), nullptr}, tiles.begin,
+                      tiles.end, packed);
+        self.meet.wait();
+        if (m_count == 0) return;
+        const auto blocks = self.share(product_.block_count());
+        for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
+            run_blocks(self, layout, packed, first, std::min(first + blocks_per_run, blocks.end), y,
+                       m_count);
+    }
+
+  private:
+    void run_blocks(const plugin::worker& self, const kernels::packed_rows_layout& layout,
+                    const std::byte* packed, int64_t first, int64_t last, const plugin::tensor& y,
+                    int64_t m_count) const {
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        const int64_t n_count = product_.weights().n;
+        const int64_t n_first = first * kernels::block_width;
+        const int64_t columns = product_.columns(first, last);
+        float* room = reinterpret_cast<float*>(kernel_scratch + product_.kernel_scratch_bytes());
+        float* target = is_direct_ ? y.as<float>() + n_first : room;
+        const int64_t stride = is_direct_ ? n_count : blocks_per_run * kernels::block_width;
+        product_.multiply(weight_.matrix(0), layout, packed, first, last, target, stride,
+                          kernel_scratch);
+        const auto& rows = owner_.kernels().rows;
+        for (int64_t m = 0; m < m_count; ++m) {
+            float* row = target + m * stride;
+            if (bias_ != nullptr) rows.add(row, bias_ + n_first, columns, row);
+            if (!is_direct_) rows.narrow(row, columns, y.as<uint16_t>() + m * n_count + n_first);
+        }
+    }
+
+    bound& owner_;
+    const plugin::operation& operation_;
+    const packed_weight& weight_;
+    product product_;
+    const float* bias_ = nullptr;
+    bool is_direct_ = true;
+};
+
+// y [T, D] = (activation(x W_gate^T) * x W_up^T) W_down^T
+class gated_mlp_step final : public step {
+  public:
+    gated_mlp_step(bound& owner, const plugin::operation& operation)
+        : owner_(owner), operation_(operation),
+          attributes_(operation.as<sluice_activation_attributes>()),
+          gate_(owner.compiled().weight(operation.inputs[1])),
+          up_(owner.compiled().weight(operation.inputs[2])),
+          down_(owner.compiled().weight(operation.inputs[3])) {
+        const auto& x = owner.at(operation.inputs[0]);
+        const auto& set = owner.kernels().of(x.type);
+        const int64_t rows = x.row_count();
+        in_ = product(set, gate_.layout, rows);
+        out_ = product(set, down_.layout, rows);
+        inner_type_ = x.type;
+        inner_bytes_ = aligned(rows * gate_.layout.n * (inner_type_ == SLUICE_BF16 ? 2 : 4));
+        x_bytes_ = in_.packed_bytes();
+    }
+
+    scratch_size scratch() const override {
+        const int64_t rows = owner_.at(operation_.inputs[0]).row_count();
+        const int64_t run = rows * blocks_per_run * kernels::block_width * 4;
+        return {x_bytes_ + inner_bytes_ + out_.packed_bytes(),
+                std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()) + 2 * run};
+    }
+
+    void run(const plugin::worker& self) override {
+        const auto& x = owner_.at(operation_.inputs[0]);
+        const int64_t m_count = x.row_count();
+        const auto layout = in_.rows_layout(m_count);
+        std::byte* packed = owner_.shared_scratch();
+        const auto tiles = self.share(layout.tile_count);
+        in_.pack(layout, {x.data, float_type_of(x.type), x.width(), nullptr}, tiles.begin,
+                 tiles.end, packed);
+        self.meet.wait();
+        if (m_count != 0) {
+            const auto blocks = self.share(in_.block_count());
+            for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
+                run_inner(self, layout, packed, first, std::min(first + blocks_per_run, blocks.end),
+                          m_count);
+        }
+        self.meet.wait();
+        run_outer(self, m_count);
+    }
+
+  private:
+    std::byte* inner() const { return owner_.shared_scratch() + x_bytes_; }
+
+    float* run_room(const plugin::worker& self) const {
+        return reinterpret_cast<float*>(
+            owner_.own_scratch(self)
+            + std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()));
+    }
+
+    void run_inner(const plugin::worker& self, const kernels::packed_rows_layout& layout,
+                   const std::byte* packed, int64_t first, int64_t last, int64_t m_count) const {
+        constexpr int64_t stride = blocks_per_run * kernels::block_width;
+        float* gate = run_room(self);
+        float* up = gate + m_count * stride;
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        in_.multiply(gate_.matrix(0), layout, packed, first, last, gate, stride, kernel_scratch);
+        in_.multiply(up_.matrix(0), layout, packed, first, last, up, stride, kernel_scratch);
+        const auto& rows = owner_.kernels().rows;
+        const int64_t columns = in_.columns(first, last);
+        plugin::tensor h;
+        h.data = inner();
+        h.type = inner_type_;
+        for (int64_t m = 0; m < m_count; ++m) {
+            float* row = gate + m * stride;
+            gated_activate(rows, attributes_.activation, attributes_.alpha, attributes_.clamp, row,
+                           up + m * stride, columns, row);
+            write_floats(rows, row, columns, h, m * gate_.layout.n + first * kernels::block_width);
+        }
+    }
+
+    void run_outer(const plugin::worker& self, int64_t m_count) const {
+        const auto& y = owner_.at(operation_.outputs[0]);
+        const auto layout = out_.rows_layout(m_count);
+        std::byte* packed = inner() + inner_bytes_;
+        const auto tiles = self.share(layout.tile_count);
+        out_.pack(layout, {inner(), float_type_of(inner_type_), gate_.layout.n, nullptr},
+                  tiles.begin, tiles.end, packed);
+        self.meet.wait();
+        if (m_count == 0) return;
+        constexpr int64_t stride = blocks_per_run * kernels::block_width;
+        const auto blocks = self.share(out_.block_count());
+        const auto& rows = owner_.kernels().rows;
+        for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run) {
+            const int64_t last = std::min(first + blocks_per_run, blocks.end);
+            float* room = run_room(self);
+            out_.multiply(down_.matrix(0), layout, packed, first, last, room, stride,
+                          owner_.own_scratch(self));
+            for (int64_t m = 0; m < m_count; ++m)
+                write_floats(rows, room + m * stride, out_.columns(first, last), y,
+                             m * down_.layout.n + first * kernels::block_width);
+        }
+    }
+
+    bound& owner_;
+    const plugin::operation& operation_;
+    sluice_activation_attributes attributes_;
+    const packed_weight& gate_;
+    const packed_weight& up_;
+    const packed_weight& down_;
+    product in_;
+    product out_;
+    sluice_element_type inner_type_ = SLUICE_F32;
+    int64_t inner_bytes_ = 0;
+    int64_t x_bytes_ = 0;
+};
+
+} // namespace
+
+bool claims_dense(const plugin::operation& operation, const value_reader& values,
+                  claimed& verdict) {
+    if (operation.kind == SLUICE_OP_LINEAR) {
+        verdict.kernel = "linear, blocks of 32 columns";
+        return is_fast_type(values(operation.inputs[0]).type)
+               && is_fast_type(values(operation.outputs[0]).type);
+    }
+    if (operation.kind != SLUICE_OP_GATED_MLP) return false;
+    verdict.kernel = "gated_mlp, gate and up in one pass";
+    const auto& a = operation.as<sluice_activation_attributes>();
+    if (a.gate_layout != SLUICE_GATE_SPLIT)
+        plugin::fail(SLUICE_UNSUPPORTED, "gated_mlp takes gate and up as two weights");
+    if (!knows_gated_activation(a.activation))
+        plugin::fail(SLUICE_UNSUPPORTED, "activation ", a.activation, " is not known here");
+    return is_fast_type(values(operation.inputs[0]).type)
+           && is_fast_type(values(operation.outputs[0]).type);
+}
+
+std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
+    if (operation.kind == SLUICE_OP_LINEAR) return std::make_unique<linear_step>(owner, operation);
+    return std::make_unique<gated_mlp_step>(owner, operation);
+}
+
+} // namespace sluice::onednn

@@ -1,0 +1,48 @@
+// Weights of the oneDNN backend: matrices packed once into blocks for the matrix kernels, and small
+// vectors as plain float32.
+#pragma once
+
+#include "kernels/matmul.hpp"
+#include "plain/weight.hpp"
+
+namespace sluice::onednn {
+
+namespace plugin = sluice::plugin;
+namespace kernels = sluice::kernels;
+
+// E matrices [N, K] packed one after another. For latent projections (SLUICE_ROLE_LATENT) also
+// their transposes [K, N], which the absorbed form multiplies by.
+struct packed_weight final : sluice_weight {
+    kernels::packed_layout layout;
+    kernels::packed_layout transposed_layout; // n is 0 where there is none
+    int64_t matrix_count = 0;
+    plugin::memory data;
+    plugin::memory transposed_data;
+    // Vectors, and matrices that are read element by element, decoded: [matrix_count, N, K].
+    std::unique_ptr<plain::float_weight> decoded;
+
+    kernels::packed_matrix_view matrix(int64_t index) const {
+        return {layout, data.as<const std::byte>() + index * layout.total_bytes};
+    }
+    kernels::packed_matrix_view transposed(int64_t index) const {
+        return {transposed_layout,
+                transposed_data.as<const std::byte>() + index * transposed_layout.total_bytes};
+    }
+    std::string describe() const override;
+};
+
+// How a source is packed, without reading its data.
+struct packing {
+    kernels::packed_layout layout;
+    bool is_packed = false;     // otherwise only decoded
+    bool is_transposed = false; // the transpose as well
+    bool is_decoded = false;    // float32 as well
+    uint64_t size_bytes = 0;
+};
+packing plan_packing(const sluice_weight_source& source, uint32_t roles);
+
+// Packs on the whole team. Throws where the source contradicts itself.
+std::unique_ptr<packed_weight> pack(const plugin::host& host, const sluice_weight_source& source,
+                                    uint32_t roles);
+
+} // namespace sluice::onednn
