@@ -1,0 +1,30 @@
+// Rounding a run of weights that shares one scale.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace sluice::quantizers {
+
+struct rounding {
+    uint32_t bits; // 4 or 8
+    bool symmetric;
+    bool scale_search; // try smaller scales too, and keep the one with the least squared error
+};
+
+struct group_result {
+    float scale; // a binary16 value over 0
+    uint8_t zero;
+    double error_squared;  // sum of (w - w')^2
+    double weight_squared; // sum of w^2
+};
+
+// Whether a run of weights can be said with a binary16 scale.
+enum class group_check { good, not_finite, too_large };
+group_check check_group(std::span<const float> weights, const rounding& how);
+
+// weights and codes have the same size; the weights have been checked.
+group_result round_group(std::span<const float> weights, std::span<uint8_t> codes,
+                         const rounding& how);
+
+} // namespace sluice::quantizers
