@@ -1,6 +1,3 @@
-set(SLUICE_LEFT_OUT "" CACHE INTERNAL "Parts left out, with the reason")
-set(SLUICE_BUILT "" CACHE INTERNAL "Plugins that are built")
-
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(nlohmann_json 3.10 REQUIRED)

@@ -30,6 +30,9 @@ endif()
 set(SLUICE_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 # Unique symbols would keep a library from ever being private to its loader.
 set(SLUICE_COMPILE_OPTIONS $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-fno-gnu-unique>)
+if(SLUICE_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL Debug)
+    add_compile_definitions(_GLIBCXX_ASSERTIONS) # bounds of containers and spans
+endif()
 if(SLUICE_SANITIZE)
     add_compile_options(-fsanitize=${SLUICE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
     add_link_options(-fsanitize=${SLUICE_SANITIZE})

@@ -1,46 +1,35 @@
-# sluice_add_plugin(<id> KIND <kind> SOURCES <file>... [LIBRARIES <target>...])
-#
-# One shared library, <id>.so, that sees abi/ alone and exports the entry alone, with its manifest
-# beside it.
-function(sluice_add_plugin id)
-    cmake_parse_arguments(PARSE_ARGV 1 plugin "" "KIND" "SOURCES;LIBRARIES")
-    add_library(${id} MODULE ${plugin_SOURCES})
-    target_link_libraries(${id} PRIVATE sluice_abi ${plugin_LIBRARIES})
-    target_compile_options(${id} PRIVATE ${SLUICE_WARNINGS} ${SLUICE_COMPILE_OPTIONS})
-    set_target_properties(${id} PROPERTIES
-        PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${SLUICE_PLUGIN_OUTPUT_DIRECTORY})
-    set(script ${PROJECT_SOURCE_DIR}/cmake/plugin.exports)
-    target_link_options(${id} PRIVATE -Wl,--version-script=${script} -Wl,--exclude-libs,ALL)
-    if(NOT SLUICE_SANITIZE)
-        target_link_options(${id} PRIVATE -Wl,-z,defs)
-    endif()
-    set_property(TARGET ${id} APPEND PROPERTY LINK_DEPENDS ${script})
-    set(manifest ${SLUICE_PLUGIN_OUTPUT_DIRECTORY}/${id}.toml)
-    if(TARGET sluice-plugin-check)
-    add_custom_command(TARGET ${id} POST_BUILD
-        COMMAND sluice-plugin-check --manifest $<TARGET_FILE:${id}> > ${manifest}.new
-        COMMAND ${CMAKE_COMMAND} -E rename ${manifest}.new ${manifest}
-        COMMENT "Writing the manifest of plugin ${id}" VERBATIM)
-    add_dependencies(${id} sluice-plugin-check)
-    endif()
-    install(TARGETS ${id} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/${SLUICE_PLUGIN_FOLDER})
-    install(FILES ${manifest} DESTINATION ${CMAKE_INSTALL_LIBDIR}/${SLUICE_PLUGIN_FOLDER})
-    set(SLUICE_BUILT ${SLUICE_BUILT} "${plugin_KIND} ${id}" CACHE INTERNAL "")
-    set_property(GLOBAL APPEND PROPERTY SLUICE_PLUGIN_TARGETS ${id})
-endfunction()
+include(${CMAKE_CURRENT_LIST_DIR}/sluice_plugin.cmake) # sluice_add_plugin
 
 # sluice_leave_out(<what> <why>): a line in the configure summary.
 function(sluice_leave_out what why)
-    set(SLUICE_LEFT_OUT ${SLUICE_LEFT_OUT} "${what}: ${why}" CACHE INTERNAL "")
+    set_property(GLOBAL APPEND PROPERTY SLUICE_LEFT_OUT "${what}: ${why}")
+endfunction()
+
+# sluice_drop_missing(<target>): takes the sources that do not exist out of a target, with a warning, so
+# that a half-written folder does not stop the others from building.
+function(sluice_drop_missing target)
+    get_target_property(sources ${target} SOURCES)
+    set(kept "")
+    foreach(source ${sources})
+        get_filename_component(path ${source} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
+        if(EXISTS ${path})
+            list(APPEND kept ${source})
+        else()
+            message(WARNING "${target}: no such source file: ${source}")
+        endif()
+    endforeach()
+    set_target_properties(${target} PROPERTIES SOURCES "${kept}")
 endfunction()
 
 # sluice_add_test(<name> SOURCES <file>... [LIBRARIES <target>...] [LABELS <label>...]
 #                 [DEPENDS <target>...] [TIMEOUT <seconds>])
 #
-# A doctest executable. DEPENDS names plugins that it loads at run time.
+# A doctest executable. DEPENDS names plugins that it loads at run time. A test with the label
+# "timing" runs alone.
 function(sluice_add_test name)
     cmake_parse_arguments(PARSE_ARGV 1 test "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;DEPENDS")
     add_executable(test-${name} ${test_SOURCES})
+    sluice_drop_missing(test-${name})
     target_link_libraries(test-${name} PRIVATE sluice_test_main ${test_LIBRARIES})
     target_compile_options(test-${name} PRIVATE ${SLUICE_WARNINGS})
     set_target_properties(test-${name} PROPERTIES
@@ -53,12 +42,16 @@ function(sluice_add_test name)
     endif()
     add_test(NAME ${name} COMMAND test-${name})
     set_tests_properties(${name} PROPERTIES LABELS "${test_LABELS}" TIMEOUT ${test_TIMEOUT})
+    if(timing IN_LIST test_LABELS)
+        set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+    endif()
 endfunction()
 
 # sluice_add_fuzzer(<name> SOURCES <file>...)
 #
 # In the fuzz build a libFuzzer executable; in the others a test that replays the seed corpus
 # tests/fuzz/corpus/<name> and fixed mutations of it.
+#     build/fuzz/fuzz/fuzz-<name> -max_total_time=600 tests/fuzz/corpus/<name>
 function(sluice_add_fuzzer name)
     cmake_parse_arguments(PARSE_ARGV 1 fuzz "" "" "SOURCES;LIBRARIES")
     set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
