@@ -1,0 +1,34 @@
+// Routers' answers put into programs.
+#pragma once
+
+#include "program/builder.hpp"
+#include "program/program.hpp"
+
+#include <optional>
+
+namespace sluice {
+
+// A router's answer, owned: exactly one of the two.
+struct router_answer {
+    std::optional<sluice_routing_specification> specification;
+    std::optional<program> subprogram;
+};
+
+// Takes in a plugin's answer to the request. Checks the specification's ranges, or the sub-program
+// and its inputs and outputs against the request. `origin` begins every message.
+router_answer import_router_answer(const sluice_router_request& request,
+                                   const sluice_router_answer& answer, std::string_view origin);
+
+// Fails with SLUICE_INVALID naming the field that is out of range.
+void check_routing_specification(const sluice_routing_specification& specification,
+                                 std::string_view origin);
+
+// Puts the router in: one operation `route`, or the sub-program's operations under `name`/.
+route_results add_router(program_builder& builder, const std::string& name,
+                         const route_operands& operands, const router_answer& answer);
+
+// The program with operation number `operation` (a route) answered otherwise. Values keep their
+// numbers.
+program replace_router(const program& source, uint32_t operation, const router_answer& answer);
+
+} // namespace sluice
