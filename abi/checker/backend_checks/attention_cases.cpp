@@ -24,7 +24,8 @@ class sequence_plan {
     uint32_t columns() const { return columns_; }
     int32_t length_max() const { return static_cast<int32_t>(columns_ * tokens_per_block_); }
 
-    // A step that adds so many tokens to each sequence; one for those that decode, which come first.
+    // A step that adds so many tokens to each sequence; one for those that decode, which come
+    // first.
     batch_step step(const std::vector<int32_t>& added, uint32_t decodes) {
         batch_step made;
         const auto sequences = static_cast<uint32_t>(lengths_.size());
@@ -49,8 +50,8 @@ class sequence_plan {
         for (uint32_t s = 0; s < lengths_.size(); ++s) {
             const int32_t room = length_max() - lengths_[s];
             added.push_back(s < decodes ? 1
-                                        : static_cast<int32_t>(with_.between(
-                                            1, std::max(1, std::min(most, room)))));
+                                        : static_cast<int32_t>(
+                                            with_.between(1, std::max(1, std::min(most, room)))));
         }
         return added;
     }
@@ -146,10 +147,9 @@ operation_case attention(draw& with) {
     const int64_t value_width = with.coin() ? key_width : with.between(1, 48);
     case_builder to(with, 1, false);
     auto& program = to.program();
-    const value_number state = program.state(
-        paged({static_cast<uint32_t>(kv_heads * key_width),
-               static_cast<uint32_t>(kv_heads * value_width)},
-              with.type, tokens_per_block));
+    const value_number state = program.state(paged({static_cast<uint32_t>(kv_heads * key_width),
+                                                    static_cast<uint32_t>(kv_heads * value_width)},
+                                                   with.type, tokens_per_block));
     const value_number q =
         program.custom_input("q", with.type, {tokens(), fixed(heads), fixed(key_width)});
     const value_number parts[] = {
@@ -160,8 +160,8 @@ operation_case attention(draw& with) {
     attributes.scale = 0.4F;
     attributes.softcap = with.coin() ? 3.0F : 0.0F;
     attributes.window = with.coin() ? static_cast<uint32_t>(with.between(1, 20)) : 0;
-    const attention_operands operands{
-        q, program.kv_write("written", state, parts), with.coin() ? to.vector(heads) : value_none};
+    const attention_operands operands{q, program.kv_write("written", state, parts),
+                                      with.coin() ? to.vector(heads) : value_none};
     const value_number o = program.attention("o", operands, attributes, with.type);
     return two_steps(with, to.finish({o}), {q, parts[0], parts[1]}, tokens_per_block);
 }
@@ -175,9 +175,8 @@ operation_case mla_attention(draw& with) {
     const int64_t value_width = 8 * with.between(1, 4);
     case_builder to(with, 1, false);
     auto& program = to.program();
-    const value_number state =
-        program.state(paged({static_cast<uint32_t>(rank), static_cast<uint32_t>(rope)}, with.type,
-                            tokens_per_block));
+    const value_number state = program.state(paged(
+        {static_cast<uint32_t>(rank), static_cast<uint32_t>(rope)}, with.type, tokens_per_block));
     const value_number q_nope =
         program.custom_input("q_nope", with.type, {tokens(), fixed(heads), fixed(nope)});
     const value_number q_pe =
@@ -191,8 +190,8 @@ operation_case mla_attention(draw& with) {
     const value_number written = program.kv_write("written", state, parts);
     const value_number key_up = to.weight({heads, nope, rank}, 0.2F);
     const value_number value_up = to.weight({heads, value_width, rank}, 0.2F);
-    const value_number o = program.mla_attention("o", q_nope, q_pe, written, key_up, value_up,
-                                                 attributes, with.type);
+    const value_number o =
+        program.mla_attention("o", q_nope, q_pe, written, key_up, value_up, attributes, with.type);
     return two_steps(with, to.finish({o}), {q_nope, q_pe, parts[0], parts[1]}, tokens_per_block);
 }
 

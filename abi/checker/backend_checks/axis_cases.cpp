@@ -34,8 +34,8 @@ operation_case reduce(draw& with) {
         with.between(SLUICE_REDUCE_SUM, whole ? SLUICE_REDUCE_MINIMUM : SLUICE_REDUCE_MEAN));
     const auto sized = to.sizes(shape);
     const value_number x =
-        whole ? to.tensor(shape, host_tensor::integers(
-                                     sized, whole_numbers(with.random, count_of(sized), 1000)))
+        whole ? to.tensor(
+            shape, host_tensor::integers(sized, whole_numbers(with.random, count_of(sized), 1000)))
               : to.floats(shape);
     return to.finish({to.program().reduce("y", function, x)});
 }
@@ -109,12 +109,11 @@ operation_case accumulate(draw& with, bool gram) {
     const value_number index = draw_expert_index(to);
     const value_number sum = gram ? to.floats({fixed(size), fixed(size)}, SLUICE_F32)
                                   : to.floats({fixed(size)}, SLUICE_F32);
-    const value_number rows =
-        to.tensor({fixed(1)}, host_tensor::floats({1}, {7.0F}));
+    const value_number rows = to.tensor({fixed(1)}, host_tensor::floats({1}, {7.0F}));
     const auto expert = static_cast<uint32_t>(with.between(0, 3));
-    const auto made =
-        gram ? to.program().accumulate_gram("gram", x, index, sum, rows, expert)
-             : to.program().accumulate_abs_max("maximum", x, index, sum, rows, expert);
+    const auto made = gram
+                          ? to.program().accumulate_gram("gram", x, index, sum, rows, expert)
+                          : to.program().accumulate_abs_max("maximum", x, index, sum, rows, expert);
     return to.finish({made.sum, made.rows});
 }
 
@@ -130,8 +129,7 @@ std::vector<generator> axis_generators() {
             {SLUICE_OP_CUMSUM, "cumsum", false, false, cumsum},
             {SLUICE_OP_MATMUL, "matmul", false, true, matmul},
             {SLUICE_OP_ACCUMULATE_GRAM, "accumulate_gram", false, true, accumulate_gram},
-            {SLUICE_OP_ACCUMULATE_ABS_MAX, "accumulate_abs_max", false, true,
-             accumulate_abs_max}};
+            {SLUICE_OP_ACCUMULATE_ABS_MAX, "accumulate_abs_max", false, true, accumulate_abs_max}};
 }
 
 } // namespace sluice::checker

@@ -46,8 +46,8 @@ value_number case_builder::weight(std::vector<int64_t> shape, float scale) {
     const int64_t matrices = rank == 3 ? shape[0] : 1;
     const int64_t rows = rank == 1 ? shape[0] : shape[rank - 2];
     const int64_t columns = rank == 1 ? 1 : shape[rank - 1];
-    return add_weight(
-        shape, weight_case(draw_.random, draw_.format, matrices, rows, columns, scale));
+    return add_weight(shape,
+                      weight_case(draw_.random, draw_.format, matrices, rows, columns, scale));
 }
 
 value_number case_builder::vector(int64_t size, float offset) {
@@ -57,7 +57,8 @@ value_number case_builder::vector(int64_t size, float offset) {
 }
 
 operation_case case_builder::finish(std::initializer_list<value_number> outputs) {
-    for (const value_number output : outputs) builder_.output(output);
+    for (const value_number output : outputs)
+        if (output != value_none) builder_.output(output);
     operation_case made(builder_.finish());
     made.bound[SLUICE_EXTENT_TOKENS] = static_cast<uint32_t>(bound_);
     made.weights = std::move(weights_);
@@ -67,9 +68,8 @@ operation_case case_builder::finish(std::initializer_list<value_number> outputs)
 
 std::vector<generator> all_generators() {
     std::vector<generator> all;
-    for (const auto& list :
-         {dense_generators(), attention_generators(), expert_generators(), movement_generators(),
-          elementwise_generators(), axis_generators()})
+    for (const auto& list : {dense_generators(), attention_generators(), expert_generators(),
+                             movement_generators(), elementwise_generators(), axis_generators()})
         all.insert(all.end(), list.begin(), list.end());
     return all;
 }

@@ -28,9 +28,8 @@ operation_case embed(draw& with) {
         ids[1] = static_cast<int32_t>(words);
     }
     to.step().token_ids = ids;
-    const value_number x =
-        to.program().embed("x", to.program().batch_input(SLUICE_INPUT_TOKEN_IDS), table, with.type,
-                           with.coin() ? 1.0F : 2.5F);
+    const value_number x = to.program().embed("x", to.program().batch_input(SLUICE_INPUT_TOKEN_IDS),
+                                              table, with.type, with.coin() ? 1.0F : 2.5F);
     return to.finish({x});
 }
 
@@ -56,8 +55,7 @@ operation_case layer_norm(draw& with) {
     const int64_t size = with.between(2, 260);
     const value_number x = to.floats({tokens(), fixed(size)});
     const value_number bias = with.coin() ? to.vector(size) : value_none;
-    return to.finish(
-        {to.program().layer_norm("y", x, to.vector(size, 1), bias, 1e-5F, with.type)});
+    return to.finish({to.program().layer_norm("y", x, to.vector(size, 1), bias, 1e-5F, with.type)});
 }
 
 operation_case linear(draw& with) {
@@ -111,16 +109,16 @@ operation_case rope(draw& with) {
 operation_case activation(draw& with) {
     case_builder to(with, with.rows());
     auto attributes = SLUICE_INIT(sluice_activation_attributes);
-    attributes.activation = static_cast<uint32_t>(
-        with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_RELU_SQUARED));
+    attributes.activation =
+        static_cast<uint32_t>(with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_RELU_SQUARED));
     const value_number x = to.floats({tokens(), fixed(with.between(1, 90))});
     return to.finish({to.program().activation("y", x, attributes)});
 }
 
 sluice_activation_attributes gate_attributes(draw& with) {
     auto attributes = SLUICE_INIT(sluice_activation_attributes);
-    attributes.activation = static_cast<uint32_t>(
-        with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_SWIGLU_OAI));
+    attributes.activation =
+        static_cast<uint32_t>(with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_SWIGLU_OAI));
     attributes.gate_layout =
         static_cast<uint32_t>(with.between(SLUICE_GATE_SPLIT, SLUICE_GATE_INTERLEAVED));
     if (attributes.activation == SLUICE_ACTIVATION_SWIGLU_OAI) {

@@ -8,8 +8,7 @@ namespace {
 
 operation_case unary(draw& with) {
     case_builder to(with, with.rows());
-    const auto function =
-        static_cast<uint32_t>(with.between(SLUICE_UNARY_EXP, SLUICE_UNARY_CEIL));
+    const auto function = static_cast<uint32_t>(with.between(SLUICE_UNARY_EXP, SLUICE_UNARY_CEIL));
     const value_shape shape{tokens(), fixed(with.between(1, 70))};
     const auto sized = to.sizes(shape);
     if (function == SLUICE_UNARY_AFFINE && with.coin()) {
@@ -48,8 +47,7 @@ std::pair<value_shape, value_shape> broadcast_shapes(draw& with) {
 
 operation_case binary(draw& with) {
     case_builder to(with, with.rows());
-    const auto function =
-        static_cast<uint32_t>(with.between(SLUICE_BINARY_ADD, SLUICE_BINARY_OR));
+    const auto function = static_cast<uint32_t>(with.between(SLUICE_BINARY_ADD, SLUICE_BINARY_OR));
     const auto [left, right] = broadcast_shapes(with);
     const auto input = [&](const value_shape& shape, sluice_element_type type, bool divisor) {
         const auto sized = to.sizes(shape);
@@ -84,9 +82,8 @@ operation_case select(draw& with) {
     const auto sized = to.sizes(left.size() == 3 || right.size() == 3 ? left : condition_shape);
     const auto& shape = left.size() == 3 || right.size() == 3 ? left : condition_shape;
     const auto drawn = whole_numbers(with.random, count_of(sized), 2);
-    const value_number condition =
-        to.tensor(shape, host_tensor::booleans(
-                             sized, std::vector<bool>(drawn.begin(), drawn.end())));
+    const value_number condition = to.tensor(
+        shape, host_tensor::booleans(sized, std::vector<bool>(drawn.begin(), drawn.end())));
     const value_number x = to.floats(left);
     const value_number y = to.floats(right);
     return to.finish({to.program().select("z", condition, x, y)});
@@ -97,8 +94,7 @@ operation_case fill(draw& with) {
     constexpr sluice_element_type others[] = {SLUICE_I32, SLUICE_BOOL};
     const sluice_element_type type = with.coin() ? with.type : others[with.between(0, 1)];
     const float value = type == SLUICE_BOOL ? 1.0F : type == SLUICE_I32 ? -3.0F : 1.3F;
-    return to.finish(
-        {to.program().fill("y", type, {tokens(), fixed(with.between(1, 50))}, value)});
+    return to.finish({to.program().fill("y", type, {tokens(), fixed(with.between(1, 50))}, value)});
 }
 
 operation_case iota(draw& with) {

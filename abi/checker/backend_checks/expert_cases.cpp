@@ -55,8 +55,8 @@ sluice_routing_specification draw_routing(draw& with) {
     routing.score_stage = static_cast<uint32_t>(with.between(0, 1));
     routing.weight_source = static_cast<uint32_t>(with.between(0, 1));
     // Sums of scores that may be negative would be near zero at times, and every bit noise.
-    const bool positive = routing.score != SLUICE_SCORE_IDENTITY
-                          && routing.weight_source == SLUICE_WEIGHT_FROM_SCORE;
+    const bool positive =
+        routing.score != SLUICE_SCORE_IDENTITY && routing.weight_source == SLUICE_WEIGHT_FROM_SCORE;
     routing.renormalize = positive ? static_cast<uint32_t>(with.between(0, 2)) : 0;
     routing.renormalize_epsilon = with.coin() ? 1e-9F : 0.25F;
     routing.scale = with.coin() ? 1.0F : 2.5F;
@@ -69,8 +69,8 @@ sluice_routing_specification draw_routing(draw& with) {
     return routing;
 }
 
-// Equally spaced numbers in a random order in each row: rounding cannot change which are larger. One
-// row in four is all equal instead, for the rule of ties.
+// Equally spaced numbers in a random order in each row: rounding cannot change which are larger.
+// One row in four is all equal instead, for the rule of ties.
 std::vector<float> draw_logits(draw& with, int64_t rows, int64_t experts) {
     std::vector<float> logits;
     std::vector<float> row(static_cast<size_t>(experts));
@@ -89,10 +89,10 @@ operation_case route(draw& with) {
     const sluice_routing_specification routing = draw_routing(with);
     const int64_t experts = routing.expert_count;
     route_operands operands{};
-    operands.logits = to.tensor({tokens(), fixed(experts)},
-                                host_tensor::floats(to.sizes({tokens(), fixed(experts)}),
-                                                    draw_logits(with, to.sizes({tokens()})[0],
-                                                                experts)));
+    operands.logits =
+        to.tensor({tokens(), fixed(experts)},
+                  host_tensor::floats(to.sizes({tokens(), fixed(experts)}),
+                                      draw_logits(with, to.sizes({tokens()})[0], experts)));
     if (with.coin()) {
         // Much smaller than the distance of logits, or a row of ties would no longer be one.
         std::vector<float> bias(static_cast<size_t>(experts));
@@ -109,8 +109,8 @@ operation_case moe_ffn(draw& with) {
     case_builder to(with, with.rows());
     auto& program = to.program();
     auto attributes = SLUICE_INIT(sluice_moe_ffn_attributes);
-    attributes.activation = static_cast<uint32_t>(
-        with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_SWIGLU_OAI));
+    attributes.activation =
+        static_cast<uint32_t>(with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_SWIGLU_OAI));
     attributes.gate_layout =
         static_cast<uint32_t>(with.between(SLUICE_GATE_SPLIT, SLUICE_GATE_INTERLEAVED));
     attributes.alpha = 1.702F;
@@ -176,8 +176,7 @@ operation_case grouped_linear(draw& with) {
     const value_number weight = to.weight({experts, out, in}, 0.1F);
     const value_number bias =
         with.coin() ? to.floats({fixed(experts), fixed(out)}, SLUICE_F32) : value_none;
-    return to.finish(
-        {to.program().grouped_linear("y", x, offsets, weight, bias, with.type)});
+    return to.finish({to.program().grouped_linear("y", x, offsets, weight, bias, with.type)});
 }
 
 operation_case combine_rows(draw& with) {

@@ -22,9 +22,7 @@ struct draw {
     }
     bool coin() { return (random() >> 20 & 1) != 0; }
     // Rows of the step, and rows that it is bound to.
-    uint32_t rows() {
-        return number < 2 ? number : static_cast<uint32_t>(between(2, 19));
-    }
+    uint32_t rows() { return number < 2 ? number : static_cast<uint32_t>(between(2, 19)); }
 };
 
 struct generator {
@@ -51,8 +49,8 @@ class case_builder {
 
     program_builder& program() { return builder_; }
     draw& with() { return draw_; }
-    uint32_t rows() const { return rows_; }        // present
-    int64_t bound_rows() const { return bound_; }  // bound
+    uint32_t rows() const { return rows_; }       // present
+    int64_t bound_rows() const { return bound_; } // bound
 
     // Random normal numbers.
     value_number floats(value_shape shape, sluice_element_type type = SLUICE_ELEMENT_UNKNOWN);

@@ -99,8 +99,7 @@ operation_case cast(draw& with) {
     const sluice_element_type from = types[with.between(0, 3)];
     const auto sized = to.sizes(shape);
     const value_number x = to.tensor(
-        shape,
-        host_tensor::floats(sized, normal_numbers(with.random, count_of(sized), 300), from));
+        shape, host_tensor::floats(sized, normal_numbers(with.random, count_of(sized), 300), from));
     return to.finish({to.program().cast("y", x, types[with.between(0, 3)])});
 }
 

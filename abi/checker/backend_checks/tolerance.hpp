@@ -15,11 +15,10 @@ struct tolerance {
 
 // Of an operation (SLUICE_OP_*) in a program whose activations have the type, for an output of
 // another type or the same.
-tolerance tolerance_of(uint32_t kind, sluice_element_type activations,
-                       sluice_element_type output);
+tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_element_type output);
 
-// Throws check_failure naming the place where two tensors differ most, if by too much. Whole numbers
-// and truth values must be equal; what is not finite must be the same.
+// Throws check_failure naming the place where two tensors differ most, if by too much. Whole
+// numbers and truth values must be equal; what is not finite must be the same.
 void compare(const std::string& label, const host_tensor& expected, const host_tensor& found,
              const tolerance& allowed);
 

@@ -151,16 +151,28 @@ class host_event final : public sluice_event {
     char message_[SLUICE_ERROR_MESSAGE_BYTES] = "";
 };
 
-// The team runs its entries in order, so a queue needs no state of its own but for the last event.
+// The team runs its entries in order, so a queue only counts what has not ended yet. It knows no
+// event: those may be destroyed before it.
 class host_queue final : public sluice_queue {
   public:
     ~host_queue() override {
-        if (last_ != nullptr) guard(nullptr, [&] { last_->wait(); });
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return running_ == 0; });
     }
-    void submitted(host_event* event) { last_ = event; }
+    void begin() {
+        const std::lock_guard lock(mutex_);
+        ++running_;
+    }
+    void end() {
+        const std::lock_guard lock(mutex_);
+        --running_;
+        changed_.notify_all();
+    }
 
   private:
-    host_event* last_ = nullptr;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    uint32_t running_ = 0;
 };
 
 // Offsets for RESULT values in one arena: values whose lives do not overlap share memory. Reshapes
@@ -292,7 +304,8 @@ class host_bound : public sluice_bound {
         std::copy(waits.begin(), waits.end(), waits_.begin());
         done_ = static_cast<host_event*>(done);
         if (done_ != nullptr) done_->begin();
-        static_cast<host_queue&>(queue).submitted(done_);
+        queue_ = &static_cast<host_queue&>(queue);
+        queue_->begin();
         failed_ = false;
         status_ = SLUICE_OK;
         task_ = SLUICE_INIT(sluice_team_task);
@@ -444,12 +457,15 @@ class host_bound : public sluice_bound {
     }
 
     void leave() {
+        // Nothing of this object is touched once the event has ended: it may be destroyed then.
         host_event* done = done_;
+        host_queue* queue = queue_;
         const sluice_status status = status_;
         char message[SLUICE_ERROR_MESSAGE_BYTES];
         copy_text(message, message_);
         running_ = false;
         if (done != nullptr) done->end(status, status == SLUICE_OK ? "" : message);
+        queue->end();
     }
 
     host host_;
@@ -470,6 +486,7 @@ class host_bound : public sluice_bound {
     std::array<sluice_event*, 8> waits_{};
     size_t wait_count_ = 0;
     host_event* done_ = nullptr;
+    host_queue* queue_ = nullptr;
     std::atomic<bool> running_{false};
     std::atomic<bool> failed_{false};
     sluice_status status_ = SLUICE_OK;

@@ -1,0 +1,26 @@
+// The checks of backends, by what they look at.
+#pragma once
+
+#include "generators.hpp"
+
+#include "checks.hpp"
+
+namespace sluice::checker {
+
+struct case_kind {
+    sluice_element_type type = SLUICE_F32; // of activations
+    std::string_view format = "f32";       // of weights, in weight_formats()
+};
+
+// Whether values of programs may have the type.
+bool has_activations(plugin_instance& plugin, sluice_element_type type);
+
+// The same case for the same number, whatever was drawn before.
+operation_case draw_case(context& with, const generator& of, const case_kind& kind,
+                         uint32_t number);
+
+std::vector<check> operation_checks(); // what every operation computes
+std::vector<check> behaviour_checks(); // caches, queues, errors, repeatability
+std::vector<check> growth_checks();    // structs of older and newer writers
+
+} // namespace sluice::checker
