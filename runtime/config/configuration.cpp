@@ -335,8 +335,8 @@ configured_settings settings_from_overrides(const std::vector<std::string>& over
     for (const std::string& assignment : overrides) toml_override(document, assignment);
     toml_node root;
     toml_node settings;
-    settings.members.emplace_back("plugin", std::move(document));
-    root.members.emplace_back("settings", std::move(settings));
+    settings.members.push_back({"plugin", std::move(document)});
+    root.members.push_back({"settings", std::move(settings)});
     configuration result = read_document(std::move(root), folder, "--set", {});
     configured_settings table = std::move(result.settings["plugin"]);
     table.origin = {"--set", 0, 0};

@@ -8,16 +8,34 @@
 #include <cmath>
 #include <sstream>
 
-#define TOML_ENABLE_FORMATTERS     1
+// The parser asserts in places that malformed text reaches (version 3.3: a table header without a
+// name), and takes the assertions for granted where NDEBUG is set. Here they are checked in every
+// build, and end in an error as all malformed text does.
+namespace sluice {
+namespace {
+struct toml_assertion {
+    const char* expression;
+};
+[[noreturn, gnu::noinline]] void toml_assertion_failed(const char* expression) {
+    throw toml_assertion{expression};
+}
+} // namespace
+} // namespace sluice
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#define TOML_ASSERT(expression)                                                                    \
+    (static_cast<bool>(expression) ? void() : sluice::toml_assertion_failed(#expression))
 #define TOML_ENABLE_WINDOWS_COMPAT 0
 #include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 namespace sluice {
 
 namespace {
 
-// Walks over the text as the parser will and refuses keys of very many parts: the parser builds one
-// nested table a part, and takes them apart recursively.
+// Walks over the text as the parser will and refuses what the parser is not fit for: keys of very
+// many parts, each of which it makes a nested table that it takes apart recursively, and headers
+// without a name.
 class key_scanner {
   public:
     key_scanner(std::string_view text, std::string_view name) : text_(text), name_(name) {}
@@ -36,6 +54,11 @@ class key_scanner {
 
   private:
     void step(char c) {
+        if (c == '[' && !in_value_ && depth_ == 0) check_header();
+        if (c == '=') in_value_ = true;
+        if (c == '[' || c == '{') ++depth_;
+        if ((c == ']' || c == '}') && depth_ > 0) --depth_;
+        if (c == '\n' && depth_ == 0) in_value_ = false;
         ++at_;
         if (c == '\n') ++line_;
         if (c == '.') {
@@ -46,6 +69,25 @@ class key_scanner {
             }
         } else if (std::string_view("\n=,{}[]").find(c) != std::string_view::npos) {
             dots_ = 0;
+        }
+    }
+
+    // The parser does not look before it reads the name of a table.
+    void check_header() {
+        size_t at = at_ + 1;
+        const auto skip_blanks = [&] {
+            while (at < text_.size() && (text_[at] == ' ' || text_[at] == '\t')) ++at;
+        };
+        skip_blanks();
+        if (at < text_.size() && text_[at] == '[') ++at;
+        skip_blanks();
+        // An end of the text and a closing bracket are found by the parser.
+        const char c = at < text_.size() ? text_[at] : ']';
+        const bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
+                          || std::string_view("_-\"'[]").find(c) != std::string_view::npos;
+        if (!fits) {
+            fail(SLUICE_INVALID, "{}:{}: not TOML: expected the name of a table after [", name_,
+                 line_);
         }
     }
 
@@ -88,6 +130,8 @@ class key_scanner {
     size_t at_ = 0;
     uint32_t line_ = 1;
     uint32_t dots_ = 0;
+    uint32_t depth_ = 0; // of brackets
+    bool in_value_ = false;
 };
 
 template <typename Value>
@@ -144,13 +188,13 @@ toml_node converted(const toml::node& node, std::string_view name, uint32_t dept
                 value.origin.line = source.line;
                 value.origin.column = source.column;
             }
-            result.members.emplace_back(std::string(key.str()), std::move(value));
+            result.members.push_back({std::string(key.str()), std::move(value)});
         }
         // toml++ keeps keys by the alphabet; messages should name the first in the file.
         std::stable_sort(result.members.begin(), result.members.end(),
                          [](const auto& a, const auto& b) {
-                             return std::pair(a.second.origin.line, a.second.origin.column)
-                                    < std::pair(b.second.origin.line, b.second.origin.column);
+                             return std::pair(a.value.origin.line, a.value.origin.column)
+                                    < std::pair(b.value.origin.line, b.value.origin.column);
                          });
         break;
     }
@@ -173,7 +217,7 @@ toml_node converted(const toml::node& node, std::string_view name, uint32_t dept
 void set_origin(toml_node& node, const configuration_origin& origin) {
     node.origin = origin;
     for (toml_node& item : node.items) set_origin(item, origin);
-    for (auto& member : node.members) set_origin(member.second, origin);
+    for (toml_member& member : node.members) set_origin(member.value, origin);
 }
 
 // Made safe for messages, without quotes around it.
@@ -190,9 +234,9 @@ toml_node override_value(std::string_view text, std::string_view name) {
     if (text.find('\n') != std::string_view::npos) return as_text;
     try {
         toml_node document = toml_parse(fmt::format("value = {}", text), name);
-        if (document.members.size() == 1 && document.members[0].first == "value"
-            && document.members[0].second.kind != toml_kind::date) {
-            return std::move(document.members[0].second);
+        if (document.members.size() == 1 && document.members[0].key == "value"
+            && document.members[0].value.kind != toml_kind::date) {
+            return std::move(document.members[0].value);
         }
     } catch (const error&) {
         // Not TOML: names and paths need no quotes on a command line.
@@ -226,8 +270,8 @@ std::string_view toml_kind_name(toml_kind kind) {
 }
 
 const toml_node* toml_node::find(std::string_view key) const {
-    for (const auto& member : members) {
-        if (member.first == key) return &member.second;
+    for (const toml_member& member : members) {
+        if (member.key == key) return &member.value;
     }
     return nullptr;
 }
@@ -271,6 +315,9 @@ toml_node toml_parse(std::string_view text, std::string_view name) {
     } catch (const toml::parse_error& failure) {
         fail(SLUICE_INVALID, "{}:{}: not TOML: {} (column {})", name, failure.source().begin.line,
              failure.description(), failure.source().begin.column);
+    } catch (const toml_assertion& failure) {
+        fail(SLUICE_INVALID, "{}: not TOML: the parser could make nothing of it ({})", name,
+             failure.expression);
     }
 }
 
@@ -295,7 +342,8 @@ void toml_override(toml_node& document, std::string_view assignment) {
         const bool last = i + 1 == path.size();
         toml_node* member = table->find(path[i]);
         if (member == nullptr) {
-            member = &table->members.emplace_back(path[i], toml_node{}).second;
+            table->members.push_back({path[i], {}});
+            member = &table->members.back().value;
             member->origin = origin;
         }
         if (last) {

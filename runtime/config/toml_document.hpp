@@ -8,7 +8,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace sluice {
@@ -26,6 +25,8 @@ struct configuration_origin {
 enum class toml_kind { boolean, integer, number, text, date, array, table };
 std::string_view toml_kind_name(toml_kind kind); // "an integer", with its article
 
+struct toml_member;
+
 struct toml_node {
     toml_kind kind = toml_kind::table;
     bool boolean = false;
@@ -33,13 +34,18 @@ struct toml_node {
     double number = 0;
     std::string text; // of a text; of a date as it was written
     std::vector<toml_node> items;
-    std::vector<std::pair<std::string, toml_node>> members; // of a table, in the order of the file
+    std::vector<toml_member> members; // of a table, in the order of the file
     configuration_origin origin;
 
     const toml_node* find(std::string_view key) const; // member of a table, or nullptr
     toml_node* find(std::string_view key);
     // "the integer 12", "the text \"abc\"", "a table": what was found, for messages
     std::string description() const;
+};
+
+struct toml_member {
+    std::string key;
+    toml_node value;
 };
 
 constexpr uint64_t toml_size_bytes_max = 1 << 20;

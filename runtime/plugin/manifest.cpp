@@ -216,7 +216,7 @@ std::string toml_string(std::string_view text) {
 std::string toml_strings(const std::vector<std::string>& texts) {
     std::vector<std::string> quoted;
     for (const std::string& text : texts) quoted.push_back(toml_string(text));
-    return "[" + join(quoted, ", ") + "]";
+    return fmt::format("[{}]", join(quoted, ", "));
 }
 
 // TOML tells numbers from integers by the point.

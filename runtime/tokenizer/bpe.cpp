@@ -8,6 +8,7 @@
 #include <bit>
 #include <limits>
 #include <queue>
+#include <utility>
 
 namespace sluice::tokenization {
 
@@ -111,7 +112,9 @@ void bpe_model::add_merges(const json_view& merges) {
     uint32_t rank = 0;
     for (const json_view element : merges) {
         if (element.is_text() && element.as_text().starts_with("#version")) continue;
-        const auto [left, right] = read_merge(element);
+        const std::pair merge = read_merge(element);
+        const std::string_view left = merge.first;
+        const std::string_view right = merge.second;
         const auto id_of = [&](std::string_view token) {
             const int32_t id = tokens_.find(token);
             if (id < 0) {

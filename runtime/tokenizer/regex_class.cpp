@@ -27,8 +27,25 @@ constexpr const char* later_alphabetic_items =
     "\\x{11f34}-\\x{11f3a}\\x{11f3e}-\\x{11f40}\\x{1611e}-\\x{1612e}\\x{1e08f}";
 constexpr const char* later_lowercase_items =
     "\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}\\x{1e030}-\\x{1e06d}";
-// Ideographs of Unicode 15 and 15.1, for the script Han.
-constexpr const char* later_han_items = "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}";
+
+struct script_addition {
+    const char* script;
+    const char* items;
+};
+
+// Characters that these scripts gained after Unicode 14.
+constexpr script_addition script_additions[] = {
+    {"arabic", "\\x{897}\\x{10ec2}-\\x{10ec4}\\x{10efc}-\\x{10eff}"},
+    {"cyrillic", "\\x{1c89}-\\x{1c8a}\\x{1e030}-\\x{1e06d}\\x{1e08f}"},
+    {"devanagari", "\\x{11b00}-\\x{11b09}"},
+    {"han", "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
+    {"hiragana", "\\x{1b132}"},
+    {"kannada", "\\x{cf3}"},
+    {"katakana", "\\x{1b155}"},
+    {"lao", "\\x{ece}"},
+    {"latin", "\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{1df25}-\\x{1df2a}"},
+    {"myanmar", "\\x{116d0}-\\x{116e3}"},
+};
 
 struct category_name {
     const char* brief; // as both libraries know it
@@ -197,7 +214,6 @@ std::optional<character_set> property_set(std::string_view name) {
     if (plain == "alphabetic") return common_set("alpha");
     if (plain == "uppercase") return common_set("upper");
     if (plain == "lowercase") return common_set("lower");
-    if (plain == "han") return set_of(std::string("\\p{sc:Han}") + later_han_items);
     // What PCRE2 10.42 does not know is unassigned to it, so these are written by what they lack.
     std::string assigned;
     for (const char* major : {"L", "M", "N", "P", "S", "Z"}) assigned += category_items(major);
@@ -207,7 +223,11 @@ std::optional<character_set> property_set(std::string_view name) {
     }
     if (auto common = common_set(plain)) return common;
     // "sc:" because a bare name means Script_Extensions to PCRE2 and Script to Oniguruma.
-    return set_of(fmt::format("\\p{{sc:{}}}", plain));
+    std::string items = fmt::format("\\p{{sc:{}}}", plain);
+    for (const script_addition& addition : script_additions) {
+        if (plain == addition.script) items += addition.items;
+    }
+    return set_of(std::move(items));
 }
 
 std::optional<character_set> bracket_set(std::string_view name) {

@@ -1,0 +1,219 @@
+// sluice bench: prefill and decode speed, beside what the machine could do at best.
+#include "command.hpp"
+
+#include "base/text.hpp"
+#include "engine/engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <thread>
+
+namespace sluice::command {
+
+namespace {
+
+struct bench_options {
+    configuration_options configuration;
+    uint32_t prompt_tokens = 512;
+    uint32_t decode_tokens = 128;
+    uint32_t batch = 1;
+    uint32_t repetitions = 3;
+};
+
+// What the machine and the program's arithmetic allow.
+struct limits {
+    double bandwidth_bytes_per_second = 0;
+    double matrix_peak_operations_per_second = 0;
+    double f32_peak_operations_per_second = 0;
+};
+
+struct speeds {
+    std::vector<double> prefill; // tokens a second, one for each repetition
+    std::vector<double> decode;
+};
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values.empty() ? 0 : values[values.size() / 2];
+}
+
+double measure(const loaded_model& model, uint32_t what) {
+    const auto& backend = model.backend();
+    double value = 0;
+    auto call = backend.call("measure");
+    call = backend.backend().measure(backend.handle(), what, &value, call.error());
+    return value;
+}
+
+limits measure_limits(const loaded_model& model, sluice_element_type type) {
+    return {
+        measure(model, SLUICE_MEASURE_READ_BANDWIDTH),
+        measure(model, type == SLUICE_BF16 ? SLUICE_MEASURE_BF16_PEAK : SLUICE_MEASURE_F32_PEAK),
+        measure(model, SLUICE_MEASURE_F32_PEAK)};
+}
+
+// Requests of random tokens that share no prefix, submitted together and waited for.
+class load {
+  public:
+    load(engine& generator, uint32_t vocabulary) : engine_(generator), vocabulary_(vocabulary) {}
+
+    struct result {
+        double prefill_s = 0; // until every request has its first token
+        double decode_s = 0;  // from there to the end
+        uint64_t decoded_tokens = 0;
+    };
+
+    result run(uint32_t batch, uint32_t prompt_tokens, uint32_t tokens_max) {
+        using clock = std::chrono::steady_clock;
+        std::vector<std::shared_ptr<generation>> streams;
+        std::vector<generation_request> requests(batch);
+        for (auto& request : requests) prepare(request, prompt_tokens, tokens_max);
+        const auto start = clock::now();
+        for (auto& request : requests) streams.push_back(engine_.submit(std::move(request)));
+        result total;
+        double first = 0;
+        for (const auto& stream : streams) {
+            const auto last = finish(*stream);
+            first = std::max(first, last.usage.time_to_first_token_s);
+            total.decoded_tokens += last.usage.completion_tokens - 1;
+        }
+        total.prefill_s = first;
+        total.decode_s =
+            std::chrono::duration<double>(clock::now() - start).count() - total.prefill_s;
+        return total;
+    }
+
+  private:
+    void prepare(generation_request& request, uint32_t prompt_tokens, uint32_t tokens_max) {
+        std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(vocabulary_) - 1);
+        for (uint32_t i = 0; i < prompt_tokens; ++i) request.token_ids.push_back(token(random_));
+        request.parameters.tokens_max = tokens_max;
+        request.parameters.end_tokens_stop = false;
+        request.use_result_cache = false;
+    }
+    static generation_event finish(generation& stream) {
+        for (;;) {
+            auto event = stream.wait();
+            if (!event || !event->finished) continue;
+            if (event->reason == finish_reason::failed) throw error(event->status, event->message);
+            return *event;
+        }
+    }
+
+    engine& engine_;
+    uint32_t vocabulary_;
+    std::mt19937 random_{1};
+};
+
+speeds measure_speeds(engine& generator, const bench_options& options, uint32_t vocabulary) {
+    load requests(generator, vocabulary);
+    constexpr uint32_t short_prompt = 16;
+    requests.run(options.batch, options.prompt_tokens, 1); // warms the bound sizes
+    requests.run(options.batch, short_prompt, std::min(options.decode_tokens, 8u));
+    speeds found;
+    for (uint32_t i = 0; i < options.repetitions; ++i) {
+        const auto prefill = requests.run(options.batch, options.prompt_tokens, 1);
+        found.prefill.push_back(options.batch * options.prompt_tokens / prefill.prefill_s);
+        const auto decode = requests.run(options.batch, short_prompt, options.decode_tokens + 1);
+        found.decode.push_back(static_cast<double>(decode.decoded_tokens) / decode.decode_s);
+    }
+    return found;
+}
+
+// Matrix operations of one prompt token: two for each weight that it uses, the head left out (one
+// row of a prompt needs it) and attention's scores not counted.
+double operations_per_prompt_token(const model_config& config, const parameter_account& account) {
+    const double head = static_cast<double>(config.vocabulary_size) * config.hidden_size;
+    const double row = config.hidden_size;
+    return 2.0 * (static_cast<double>(account.active_parameter_count) - head - row);
+}
+
+nlohmann::ordered_json result_json(const bench_options& options, const loaded_model& model,
+                                   const speeds& found, const limits& machine) {
+    const auto account = account_parameters(model.config(), model.model());
+    const double prefill = median(found.prefill);
+    const double decode = median(found.decode);
+    const double steps = decode / options.batch;
+    const double operations = operations_per_prompt_token(model.config(), account);
+    return {
+        {"model_type", model.config().model_type},
+        {"backend", model.report().backend},
+        {"device", model.report().device},
+        {"workers", std::thread::hardware_concurrency()},
+        {"prompt_tokens", options.prompt_tokens},
+        {"decode_tokens", options.decode_tokens},
+        {"batch", options.batch},
+        {"repetitions", options.repetitions},
+        {"prefill_tokens_per_second", prefill},
+        {"prefill_tokens_per_second_all", found.prefill},
+        {"decode_tokens_per_second", decode},
+        {"decode_tokens_per_second_all", found.decode},
+        {"operations_per_prompt_token", operations},
+        {"prefill_operations_per_second", prefill * operations},
+        {"prefill_matrix_peak_share",
+         prefill * operations / machine.matrix_peak_operations_per_second},
+        {"bytes_per_token", account.bytes_per_token},
+        {"decode_bandwidth_share",
+         steps * static_cast<double>(account.bytes_per_token) / machine.bandwidth_bytes_per_second},
+        {"measured_bandwidth_bytes_per_second", machine.bandwidth_bytes_per_second},
+        {"measured_matrix_peak_operations_per_second", machine.matrix_peak_operations_per_second},
+        {"measured_f32_peak_operations_per_second", machine.f32_peak_operations_per_second}};
+}
+
+void print_text(const nlohmann::ordered_json& r) {
+    fmt::print("{} on {} ({}), batch {}, median of {}\n", r["model_type"].get<std::string>(),
+               r["backend"].get<std::string>(), r["device"].get<std::string>(),
+               r["batch"].get<uint32_t>(), r["repetitions"].get<uint32_t>());
+    fmt::print("  prefill  {:9.1f} tokens/s of {} tokens: {:.1f} GFLOP/s, {:.1f}% of the matrix "
+               "peak of {:.1f}\n",
+               r["prefill_tokens_per_second"].get<double>(), r["prompt_tokens"].get<uint32_t>(),
+               r["prefill_operations_per_second"].get<double>() / 1e9,
+               100 * r["prefill_matrix_peak_share"].get<double>(),
+               r["measured_matrix_peak_operations_per_second"].get<double>() / 1e9);
+    fmt::print("  decode   {:9.1f} tokens/s of {} tokens: {} a token, {}{:.1f}% of the read "
+               "bandwidth of {:.1f} GB/s\n",
+               r["decode_tokens_per_second"].get<double>(), r["decode_tokens"].get<uint32_t>(),
+               bytes_text(r["bytes_per_token"].get<uint64_t>()),
+               r["batch"].get<uint32_t>() > 1 ? "at least " : "",
+               100 * r["decode_bandwidth_share"].get<double>(),
+               r["measured_bandwidth_bytes_per_second"].get<double>() / 1e9);
+}
+
+void bench(const bench_options& options, common_options& common) {
+    auto configuration = options.configuration.read();
+    configuration.result_cache = "none";
+    configuration.engine.prefix_reuse = false;
+    const session process(configuration, common);
+    const auto model = process.load(configuration);
+    const auto generator = engine::create(model, configuration, *process.plugins);
+    const auto machine = measure_limits(*model, configuration.model.compute_type);
+    const auto found = measure_speeds(*generator, options, model->config().vocabulary_size);
+    const auto result = result_json(options, *model, found, machine);
+    if (common.json) return print_json(result);
+    print_text(result);
+}
+
+} // namespace
+
+void add_bench(CLI::App& application, common_options& common) {
+    auto options = std::make_shared<bench_options>();
+    auto* command = application.add_subcommand(
+        "bench", "prefill and decode speed, and their shares of the machine's limits");
+    options->configuration.add_to(*command);
+    command->add_option("--prompt-tokens", options->prompt_tokens, "tokens of each prompt")
+        ->check(CLI::Range(1u, 1u << 20))
+        ->capture_default_str();
+    command->add_option("--decode-tokens", options->decode_tokens, "tokens generated after it")
+        ->check(CLI::Range(1u, 1u << 20))
+        ->capture_default_str();
+    command->add_option("--batch", options->batch, "requests at once")
+        ->check(CLI::Range(1u, 4096u))
+        ->capture_default_str();
+    command->add_option("--repetitions", options->repetitions, "the median is reported")
+        ->check(CLI::Range(1u, 1000u))
+        ->capture_default_str();
+    command->callback([options, &common] { bench(*options, common); });
+}
+
+} // namespace sluice::command

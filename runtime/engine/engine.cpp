@@ -1,0 +1,319 @@
+#include "engine/engine.hpp"
+
+#include <algorithm>
+
+namespace sluice {
+
+namespace {
+
+// Runs `function` and turns whatever it throws into a sluice::error.
+template <typename Function>
+std::optional<error> caught_from(Function&& function) {
+    try {
+        function();
+        return std::nullopt;
+    } catch (const error& caught) {
+        return caught;
+    } catch (const std::bad_alloc&) {
+        return error(SLUICE_EXHAUSTED, "out of memory");
+    } catch (const std::exception& caught) {
+        return error(SLUICE_INTERNAL, caught.what());
+    }
+}
+
+} // namespace
+
+engine::engine(std::unique_ptr<step_executor> executor, engine_options options)
+    : options_(std::move(options)), executor_(std::move(executor)), pool_(options_.pool),
+      scheduler_(options_.limits, pool_) {
+    register_metrics();
+    thread_ = std::thread([this] { run(); });
+}
+
+std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>& model,
+                                       const configuration& configuration, plugin_host& plugins) {
+    auto runner = std::make_unique<model_runner>(model);
+    engine_options options;
+    options.pool = runner->pool_options();
+    options.limits = {model->tokens_per_step_max(), model->sequences_max()};
+    options.context = {model->text_tokenizer(), model->end_tokens(),
+                       model->config().vocabulary_size, model->context_tokens_max()};
+    options.root_key = [target = runner.get()](std::string_view tenant) {
+        return target->root_key(tenant);
+    };
+    options.metrics = &model->services().metrics();
+    if (configuration.result_cache != "none") {
+        auto plugin = plugins.open(SLUICE_KIND_RESULT_CACHE, configuration.result_cache,
+                                   configuration);
+        options.results = std::make_shared<result_store>(std::move(plugin), model->services(),
+                                                         model->fingerprint());
+    }
+    return std::make_unique<engine>(std::move(runner), std::move(options));
+}
+
+engine::~engine() {
+    {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+    }
+    arrived_.notify_all();
+    thread_.join();
+}
+
+void engine::register_metrics() {
+    if (options_.metrics == nullptr) return;
+    const auto counter = [&](std::string_view name, std::string_view help) {
+        return options_.metrics->add(SLUICE_METRIC_COUNTER, name, help);
+    };
+    const std::vector<double> seconds{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30};
+    metrics_.requests = counter("sluice_requests_total", "Requests that ended.");
+    metrics_.prompt_tokens = counter("sluice_prompt_tokens_total", "Tokens of prompts.");
+    metrics_.prompt_tokens_reused =
+        counter("sluice_prompt_tokens_reused_total",
+                "Tokens of prompts whose cached vectors were reused.");
+    metrics_.completion_tokens =
+        counter("sluice_completion_tokens_total", "Tokens that were generated.");
+    metrics_.step_seconds = options_.metrics->add(
+        SLUICE_METRIC_HISTOGRAM, "sluice_step_seconds", "Duration of a step.", seconds);
+    metrics_.time_to_first_token_seconds = options_.metrics->add(
+        SLUICE_METRIC_HISTOGRAM, "sluice_time_to_first_token_seconds",
+        "Time from a request's submission to its first token.", seconds);
+}
+
+// ---- Submission, on the caller's thread ----
+
+std::vector<int32_t> engine::prompt_tokens(const generation_request& request) const {
+    if (!request.token_ids.empty()) return request.token_ids;
+    if (!options_.context.text_tokenizer) {
+        fail(SLUICE_UNSUPPORTED,
+             "the model has no tokenizer.json, so it cannot read a text; give the prompt as token "
+             "ids");
+    }
+    return options_.context.text_tokenizer->encode(request.prompt, request.add_special_tokens);
+}
+
+void engine::check_request(const generation_request& request, size_t prompt_count) const {
+    check_sampling_parameters(request.parameters.sampling);
+    if (request.parameters.tokens_max == 0) {
+        fail(SLUICE_INVALID, "tokens_max is 0; expected at least 1 token to generate");
+    }
+    if (prompt_count == 0) {
+        fail(SLUICE_INVALID, "the prompt is empty, and this model has no token that begins a text; "
+                             "give at least one word");
+    }
+    if (prompt_count >= options_.context.context_tokens_max) {
+        fail(SLUICE_INVALID,
+             "the prompt has {} tokens, but a sequence has room for {} with at least one new; "
+             "shorten it, or raise engine.context_tokens_max and engine.cache_tokens",
+             prompt_count, options_.context.context_tokens_max);
+    }
+}
+
+std::shared_ptr<generation> engine::submit(generation_request request,
+                                           generation_callback callback) {
+    auto stream = std::make_shared<generation>(std::move(callback));
+    submit(std::move(request), stream);
+    return stream;
+}
+
+void engine::submit(generation_request request, std::shared_ptr<generation> stream) {
+    std::vector<int32_t> prompt = prompt_tokens(request);
+    check_request(request, prompt.size());
+    const auto limit = int32_t(options_.context.vocabulary_size);
+    for (size_t i = 0; i < prompt.size(); ++i) {
+        if (prompt[i] >= 0 && prompt[i] < limit) continue;
+        fail(SLUICE_INVALID,
+             "token {} at place {} of the prompt is outside of the model's vocabulary, 0 to {}",
+             prompt[i], i, limit - 1);
+    }
+    arrival added;
+    added.task = std::make_unique<generation_task>(options_.context, std::move(request),
+                                                   std::move(prompt), std::move(stream));
+    if (options_.results && added.task->request().use_result_cache) {
+        const generation_request& kept = added.task->request();
+        added.task->store_key =
+            result_store::key_of(added.task->prompt(), kept.parameters, kept.tenant);
+        added.stored = options_.results->find(added.task->store_key);
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        if (stopping_) fail(SLUICE_CANCELLED, "the runtime is shutting down");
+        arrivals_.push_back(std::move(added));
+    }
+    arrived_.notify_one();
+}
+
+engine_statistics engine::statistics() const {
+    const std::lock_guard lock(mutex_);
+    return statistics_;
+}
+
+// ---- The engine's thread ----
+
+void engine::run() {
+    while (take_arrivals()) {
+        end_cancelled();
+        if (!tasks_.empty()) step();
+    }
+    stop_all();
+}
+
+bool engine::take_arrivals() {
+    std::vector<arrival> taken;
+    {
+        std::unique_lock lock(mutex_);
+        arrived_.wait(lock, [&] { return stopping_ || !arrivals_.empty() || !tasks_.empty(); });
+        if (stopping_) return false;
+        taken.swap(arrivals_);
+    }
+    for (arrival& each : taken) admit(std::move(each));
+    return true;
+}
+
+void engine::admit(arrival added) {
+    if (added.stored) {
+        added.task->replay(*added.stored);
+        end(*added.task);
+        return;
+    }
+    scheduled_request scheduled;
+    scheduled.tokens = added.task->prompt();
+    scheduled.tokens_max = added.task->sequence_tokens_max();
+    const auto failure = caught_from([&] {
+        if (options_.root_key) scheduled.root = options_.root_key(added.task->request().tenant);
+        scheduler_.add(next_id_, std::move(scheduled));
+    });
+    if (failure) {
+        added.task->fail_with(*failure);
+        end(*added.task);
+        return;
+    }
+    tasks_.emplace(next_id_++, std::move(added.task));
+}
+
+void engine::end_cancelled() {
+    const auto now = generation_task::clock::now();
+    std::vector<sequence_id> ended;
+    for (const auto& [id, task] : tasks_) {
+        if (task->stream().cancelled()) {
+            task->finish(finish_reason::cancelled);
+        } else if (task->past_deadline(now)) {
+            task->finish(finish_reason::deadline);
+        } else {
+            continue;
+        }
+        ended.push_back(id);
+    }
+    for (const sequence_id id : ended) retire(id);
+}
+
+void engine::step() {
+    const auto start = generation_task::clock::now();
+    const step_plan* plan = nullptr;
+    std::span<const float> logits;
+    const auto failure = caught_from([&] {
+        plan = &scheduler_.plan();
+        if (plan->empty()) fail(SLUICE_INTERNAL, "requests wait, but the scheduler plans nothing");
+        logits = executor_->run(*plan);
+    });
+    if (failure) {
+        fail_step(*failure);
+        return;
+    }
+    scheduler_.complete();
+    const std::chrono::duration<double> duration = generation_task::clock::now() - start;
+    if (metrics_.step_seconds != nullptr) metrics_.step_seconds->record(duration.count());
+    {
+        const std::lock_guard lock(mutex_);
+        ++statistics_.steps;
+        statistics_.preemptions = scheduler_.statistics().preemptions;
+    }
+    take_results(*plan, logits);
+}
+
+void engine::take_results(const step_plan& plan, std::span<const float> logits) {
+    const size_t width = executor_->vocabulary_size();
+    for (const step_part& part : plan.parts) {
+        if (!part.reaches_end || part.logit_count == 0) continue;
+        generation_task& task = *tasks_.at(part.sequence);
+        bool goes_on = false;
+        const auto failure = caught_from([&] {
+            goes_on = task.take_logits(sampler_, logits.subspan(part.logit_begin * width, width),
+                                       scheduler_.reused_tokens(part.sequence));
+            if (goes_on) scheduler_.append(part.sequence, task.last_token());
+        });
+        if (failure) task.fail_with(*failure);
+        if (!goes_on || failure) retire(part.sequence);
+    }
+}
+
+// A step that failed takes its own requests with it; the others go on.
+void engine::fail_step(const error& caught) {
+    std::vector<sequence_id> lost;
+    for (const step_part& part : scheduler_.open_plan().parts) lost.push_back(part.sequence);
+    if (lost.empty()) { // nothing could even be planned
+        for (const auto& [id, task] : tasks_) lost.push_back(id);
+    }
+    scheduler_.abandon();
+    for (const sequence_id id : lost) {
+        tasks_.at(id)->fail_with(caught);
+        retire(id);
+    }
+    const std::lock_guard lock(mutex_);
+    ++statistics_.steps_failed;
+}
+
+void engine::retire(sequence_id id) {
+    const auto found = tasks_.find(id);
+    scheduler_.remove(id);
+    const task_pointer task = std::move(found->second);
+    tasks_.erase(found);
+    end(*task);
+}
+
+void engine::end(generation_task& task) {
+    account(task);
+    if (!task.store_key.empty() && !task.usage().from_result_cache) {
+        if (const auto result = task.result()) options_.results->put(task.store_key, *result);
+    }
+    task.send_last();
+}
+
+void engine::account(const generation_task& task) {
+    const generation_usage& usage = task.usage();
+    if (options_.metrics != nullptr) {
+        metrics_.requests->record(1);
+        metrics_.prompt_tokens->record(usage.prompt_tokens);
+        metrics_.prompt_tokens_reused->record(usage.prompt_tokens_reused);
+        metrics_.completion_tokens->record(usage.completion_tokens);
+        if (usage.time_to_first_token_s > 0) {
+            metrics_.time_to_first_token_seconds->record(usage.time_to_first_token_s);
+        }
+    }
+    const std::lock_guard lock(mutex_);
+    ++statistics_.requests;
+    statistics_.requests_failed += task.failed() ? 1 : 0;
+    statistics_.prompt_tokens += usage.prompt_tokens;
+    statistics_.prompt_tokens_reused += usage.prompt_tokens_reused;
+    statistics_.completion_tokens += usage.completion_tokens;
+    statistics_.result_cache_hits += usage.from_result_cache ? 1 : 0;
+}
+
+void engine::stop_all() {
+    std::vector<arrival> taken;
+    {
+        const std::lock_guard lock(mutex_);
+        taken.swap(arrivals_);
+    }
+    for (const auto& [id, task] : tasks_) {
+        task->finish(finish_reason::cancelled);
+        task->send_last();
+    }
+    for (const arrival& each : taken) {
+        each.task->finish(finish_reason::cancelled);
+        each.task->send_last();
+    }
+    tasks_.clear();
+}
+
+} // namespace sluice

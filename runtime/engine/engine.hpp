@@ -1,0 +1,119 @@
+// The generation engine: one thread that batches all requests of a runtime on one model.
+#pragma once
+
+#include "base/error.hpp"
+#include "engine/generation.hpp"
+#include "engine/generation_task.hpp"
+#include "engine/model_runner.hpp"
+#include "engine/result_store.hpp"
+#include "engine/scheduler.hpp"
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+namespace sluice {
+
+struct engine_options {
+    kv_pool_options pool;
+    scheduler_limits limits;
+    generation_context context;
+    // Of block_key_root(), by tenant. Not set: tenants share one root.
+    std::function<sluice_block_key(std::string_view tenant)> root_key;
+    std::shared_ptr<result_store> results; // nullptr: none
+    metric_registry* metrics = nullptr;    // nullptr: counts for statistics() only
+};
+
+struct engine_statistics {
+    uint64_t requests = 0;
+    uint64_t requests_failed = 0;
+    uint64_t prompt_tokens = 0;
+    uint64_t prompt_tokens_reused = 0;
+    uint64_t completion_tokens = 0;
+    uint64_t result_cache_hits = 0;
+    uint64_t steps = 0;
+    uint64_t steps_failed = 0;
+    uint64_t preemptions = 0;
+};
+
+// All members may be called from any thread.
+class engine {
+  public:
+    engine(std::unique_ptr<step_executor> executor, engine_options options);
+    // The engine of a loaded model, with the configuration's result cache where there is one.
+    static std::unique_ptr<engine> create(const std::shared_ptr<const loaded_model>& model,
+                                          const configuration& configuration,
+                                          plugin_host& plugins);
+    // Cancels what runs and joins the thread. Not from a callback.
+    ~engine();
+    engine(const engine&) = delete;
+    engine& operator=(const engine&) = delete;
+
+    // Checks and tokenizes on the calling thread, then queues. Fails at once, with the reason, for a
+    // request that could not run: no prompt, tokens outside of the vocabulary, a prompt longer than
+    // the context, parameters out of range.
+    std::shared_ptr<generation> submit(generation_request request,
+                                       generation_callback callback = {});
+    // Likewise into a stream that the caller has made.
+    void submit(generation_request request, std::shared_ptr<generation> stream);
+
+    engine_statistics statistics() const;
+    const generation_context& context() const { return options_.context; }
+
+  private:
+    using task_pointer = std::unique_ptr<generation_task>;
+    struct arrival {
+        task_pointer task;
+        std::optional<stored_result> stored;
+    };
+    struct engine_metrics {
+        sluice_metric* requests = nullptr;
+        sluice_metric* prompt_tokens = nullptr;
+        sluice_metric* prompt_tokens_reused = nullptr;
+        sluice_metric* completion_tokens = nullptr;
+        sluice_metric* step_seconds = nullptr;
+        sluice_metric* time_to_first_token_seconds = nullptr;
+    };
+
+    std::vector<int32_t> prompt_tokens(const generation_request& request) const;
+    void check_request(const generation_request& request, size_t prompt_count) const;
+    void register_metrics();
+
+    // On the engine's thread.
+    void run();
+    bool take_arrivals(); // false: the engine is to stop
+    void admit(arrival added);
+    void end_cancelled();
+    void step();
+    void take_results(const step_plan& plan, std::span<const float> logits);
+    void fail_step(const error& caught);
+    void retire(sequence_id id);
+    void end(generation_task& task);
+    void account(const generation_task& task);
+    void stop_all();
+
+    engine_options options_;
+    std::unique_ptr<step_executor> executor_;
+    engine_metrics metrics_;
+
+    mutable std::mutex mutex_; // of what follows
+    std::condition_variable arrived_;
+    std::vector<arrival> arrivals_;
+    bool stopping_ = false;
+    engine_statistics statistics_;
+
+    // The engine's thread alone.
+    kv_pool pool_;
+    scheduler scheduler_;
+    sampler sampler_;
+    std::unordered_map<sequence_id, task_pointer> tasks_;
+    sequence_id next_id_ = 1;
+
+    std::thread thread_;
+};
+
+} // namespace sluice

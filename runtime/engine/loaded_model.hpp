@@ -1,0 +1,142 @@
+// A model ready to run: program, prepared weights and executable on one backend, shared by everything
+// that computes with it. Caches and bound executables are model_runner's.
+#pragma once
+
+#include "config/configuration.hpp"
+#include "model/checkpoint.hpp"
+#include "model/model_program.hpp"
+#include "model/weight_binding.hpp"
+#include "plugin/plugin_host.hpp"
+#include "program/decompose.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace sluice {
+
+class tokenizer;
+
+struct model_load_options {
+    // Called as weights are prepared, from the loading thread: bytes done and in all.
+    std::function<void(uint64_t done_bytes, uint64_t total_bytes)> on_progress;
+    uint32_t mla_form = SLUICE_MLA_FORM_ANY; // for comparing the two forms
+    // Composites that are expanded although the backend may claim them. Not set: none.
+    std::function<bool(const program_operation& operation)> expand;
+};
+
+// How one operation of the final program runs.
+struct operation_report {
+    uint32_t operation = 0;
+    std::string plugin;
+    std::string kernel;
+    std::string remark; // what the backend passed over and why; may be empty
+};
+
+// A composite that was expanded into primitives.
+struct expansion_report {
+    std::string name; // "layers.3.attention"
+    std::string kind; // "attention"
+    std::string plugin;
+    std::string reason;
+};
+
+struct weight_report {
+    std::string name;
+    std::string stored;   // "bf16", "u4 in groups of 64 (GPTQ)"
+    std::string prepared; // in the backend's own words
+    uint64_t stored_bytes = 0;
+    uint64_t prepared_bytes = 0;
+    bool source_kept = false; // the backend goes on reading the checkpoint's bytes
+};
+
+struct explain_report {
+    std::string backend;
+    std::string backend_version;
+    std::string device;
+    std::string router;
+    std::vector<operation_report> operations; // one for each operation of program()
+    std::vector<expansion_report> expansions;
+    std::vector<weight_report> weights;
+    double load_s = 0;
+};
+
+// Immutable after load(); safe to use from several threads.
+class loaded_model {
+  public:
+    // Opens the checkpoint, asks the plugins, prepares the weights and compiles. Fails with the error
+    // of whatever went wrong, which names file, plugin or operation.
+    static std::shared_ptr<const loaded_model> load(const configuration& configuration,
+                                                    plugin_host& plugins,
+                                                    std::shared_ptr<host_services> services,
+                                                    const model_load_options& options = {});
+    ~loaded_model();
+    loaded_model(const loaded_model&) = delete;
+    loaded_model& operator=(const loaded_model&) = delete;
+
+    const model_config& config() const { return config_; }
+    const checkpoint& files() const { return *files_; }
+    const program& step_program() const { return *program_; }
+    const model_program& model() const { return *model_; } // before composites were expanded
+    value_number logits() const { return model_->logits; }
+    // nullptr: the folder has no tokenizer.json, and only token ids can be computed.
+    const std::shared_ptr<const tokenizer>& text_tokenizer() const { return tokenizer_; }
+    // Tokens that end a text: of generation_config.json, or else of config.json.
+    const std::vector<int32_t>& end_tokens() const { return end_tokens_; }
+    const explain_report& report() const { return report_; }
+    // Stands for configuration, weights, program, types and backend together: equal fingerprints
+    // compute the same. 64 hexadecimal digits.
+    const std::string& fingerprint() const { return fingerprint_; }
+
+    const plugin_instance& backend() const { return *backend_; }
+    host_services& services() const { return *services_; }
+    sluice_executable* executable() const { return executable_; }
+
+    // Sizes that everything bound to the executable stays within.
+    uint32_t tokens_per_step_max() const { return limits_.tokens_per_step_max; }
+    uint32_t sequences_max() const { return limits_.sequences_max; }
+    uint32_t context_tokens_max() const { return limits_.context_tokens_max; } // never 0
+    uint32_t cache_tokens() const { return limits_.cache_tokens; }
+    uint32_t tokens_per_block() const { return limits_.tokens_per_block; }
+    bool prefix_reuse() const { return limits_.prefix_reuse; }
+
+  private:
+    loaded_model(const configuration& configuration, std::shared_ptr<host_services> services);
+
+    void open_files(const configuration& configuration);
+    void open_plugins(const configuration& configuration, plugin_host& plugins);
+    void settle_limits(const configuration& configuration);
+    void build_program(const configuration& configuration, const model_load_options& options);
+    void ask_claims(const model_load_options& options);
+    sluice_claim claim(const program& asked, uint32_t operation) const;
+    void prepare_weights(const model_load_options& options);
+    void prepare_weight(const weight_request& request);
+    void compile();
+    router_answer ask_router(const sluice_router_request& request) const;
+    extent_sizes extents_max() const;
+
+    std::shared_ptr<host_services> services_;
+    engine_configuration limits_;
+    model_config config_;
+    std::shared_ptr<const checkpoint> files_;
+    std::shared_ptr<const tokenizer> tokenizer_;
+    std::vector<int32_t> end_tokens_;
+    std::shared_ptr<plugin_instance> backend_;
+    std::shared_ptr<plugin_instance> router_;
+    std::unique_ptr<model_program> model_;
+    std::unique_ptr<program> program_;
+    std::vector<bound_weight> kept_sources_;
+    std::vector<sluice_weight*> weights_; // [values of the program], owned
+    sluice_executable* executable_ = nullptr;
+    explain_report report_;
+    std::string fingerprint_;
+};
+
+// Sizes that steps are padded to: 1, 2, 4 ... 32, 48, 64, 96 ... and the maximum itself. Finer steps
+// waste less work, fewer cost less memory and compilation.
+std::vector<uint32_t> size_ladder(uint32_t size_max);
+uint32_t size_on_ladder(uint32_t size, uint32_t size_max);
+
+} // namespace sluice

@@ -1,0 +1,4 @@
+/* A text that claims to be a terabyte long. */
+#define HOSTILE_SUMMARY                                                                            \
+    { "short", (uint64_t)1 << 40 }
+#include "parts.h"
