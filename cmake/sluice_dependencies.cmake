@@ -13,4 +13,4 @@ if(SLUICE_TESTS)
 endif()
 
 # Optional: a missing one leaves out what needs it.
-find_package(dnnl QUIET)
+find_package(dnnl 2.6 QUIET)

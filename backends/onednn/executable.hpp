@@ -1,24 +1,12 @@
 // Compiled and bound programs of the oneDNN backend: one step an operation, all in one team entry.
 #pragma once
 
+#include "kernel_choice.hpp"
 #include "weights.hpp"
-
-#include "kernels/row_kernels.hpp"
 
 #include <sluice/plugin/host_backend.hpp>
 
 namespace sluice::onednn {
-
-// The kernels in use, chosen when the backend is created.
-struct kernel_choice {
-    kernels::kernel_set exact; // float32 activations: every product exact
-    kernels::kernel_set fast;  // bfloat16 activations
-    const kernels::row_kernels& rows;
-
-    const kernels::kernel_set& of(sluice_element_type activations) const {
-        return activations == SLUICE_F32 ? exact : fast;
-    }
-};
 
 class executable final : public sluice_executable {
   public:

@@ -1,6 +1,7 @@
 // The oneDNN backend: x86-64 and other CPUs, float32 and bfloat16, on the host's worker team.
 #include "executable.hpp"
 
+#include "kernel_choice.hpp"
 #include "kernels/measure.hpp"
 #include "steps/step.hpp"
 
@@ -36,10 +37,15 @@ class onednn_backend final : public plugin::host_backend {
             .version = "0.1.0",
             .summary = "CPU backend: packed weights, grouped experts, vectorised kernels",
             .needs = "AVX2 or AVX-512 to be fast; runs without",
-            .settings = plugin::schema()
-                            .text("instruction_set", "the highest set of instructions to use",
-                                  "auto", {"auto", "plain", "avx2", "avx512", "avx512_bf16"})
-                            .boolean("profile", "take the time of each operation", false),
+            .settings =
+                plugin::schema()
+                    .text("instruction_set", "the highest set of instructions to use", "auto",
+                          {"auto", "plain", "avx2", "avx512", "avx512_bf16"})
+                    .text("matmul",
+                          "what multiplies bfloat16 matrices: our kernels, oneDNN's, or the "
+                          "faster as measured at the start",
+                          "auto", {"auto", "own", "onednn"})
+                    .boolean("profile", "take the time of each operation", false),
             .extensions = {SLUICE_BACKEND_EXTENSION},
         };
         return made;
@@ -51,9 +57,7 @@ class onednn_backend final : public plugin::host_backend {
 
     onednn_backend(plugin::host host, const plugin::settings& settings)
         : host_backend(host), set_(choose_set(settings.text("instruction_set"))),
-          kernels_{kernels::kernel_set(std::min(set_, kernels::instruction_set::avx512)),
-                   kernels::kernel_set(kernels::preferred_bfloat16_set(set_)),
-                   kernels::row_kernels_of(set_)},
+          kernels_(onednn::choose_kernels(host, set_, settings.text("matmul"))),
           takes_profile_(settings.boolean("profile")) {}
 
     void properties(sluice_backend_properties& found) const override {
@@ -67,7 +71,7 @@ class onednn_backend final : public plugin::host_backend {
     std::string claim(const sluice_program& program, const plugin::operation& which,
                       std::string& remark) const override {
         auto verdict = onednn::claim(program, which);
-        remark = std::move(verdict.remark);
+        if (verdict.multiplies) remark = kernels_.why;
         return verdict.kernel;
     }
 

@@ -159,7 +159,13 @@ void bound_settings::take(const setting_schema& schema, const configured_value& 
     }
     case SLUICE_SETTING_TEXT:
     case SLUICE_SETTING_PATH: {
-        const std::string* text = std::get_if<std::string>(&value.value);
+        // Choices that are numbers ("4", "8", "16") may be written as numbers.
+        const int64_t* integer = std::get_if<int64_t>(&value.value);
+        const std::string digits = integer ? std::to_string(*integer) : "";
+        const bool is_choice = std::find(schema.choices.begin(), schema.choices.end(), digits)
+                               != schema.choices.end();
+        const std::string* text =
+            integer && is_choice ? &digits : std::get_if<std::string>(&value.value);
         if (!text) refuse(std::string(expected_text(schema.type)));
         if (schema.type == SLUICE_SETTING_PATH) {
             setting.text = keep(resolved_path(*text, given));

@@ -78,8 +78,10 @@ const program_value& operation_checker::any(size_t index, int rank) const {
 
 const program_value& operation_checker::weight(size_t index, int rank) const {
     const program_value& value = in(index);
-    if (value.kind != SLUICE_VALUE_WEIGHT && !is_float(value.element_type)) {
-        wrong(operand_name(index), "a weight or a float tensor", value);
+    // Vectors may be computed; matrices lie in the backend's own layout and cannot.
+    const bool is_vector = weight_role_of_operand(operation_.kind, index) == SLUICE_ROLE_VECTOR;
+    if (value.kind != SLUICE_VALUE_WEIGHT && !(is_vector && is_float(value.element_type))) {
+        wrong(operand_name(index), is_vector ? "a weight or a float tensor" : "a weight", value);
     }
     check_rank(index, rank, "a weight");
     return value;

@@ -36,7 +36,7 @@ class operation_checker {
     const program_value& floats(size_t index, int rank = -1) const;
     const program_value& integers(size_t index, int rank = -1) const; // i32
     const program_value& any(size_t index, int rank = -1) const;
-    // A weight or float tensor of this shape.
+    // A weight of this shape; where the operand is a vector, a float tensor will do.
     const program_value& weight(size_t index, std::span<const dimension> expected) const;
     const program_value& weight(size_t index, int rank) const;
 

@@ -61,11 +61,25 @@ TEST_CASE("what is not TOML is refused with its line") {
         {"[", "a.toml:1"},
         {"[[", "a.toml:1"},
         {"[#\n", "a.toml:1"},
+        {"a = 64N\xc4\xae\n", "a.toml:1"}, // letters where white space may stand
+        {"a = 1\xc3\x8f\n", "a.toml:1"},
+        {"a = 1\xef\xb8\xbc\n", "a.toml:1"},
+        {"\xc3\xa9 = 1\n", "a.toml:1"},
+        {"a = \"\"\"\\\xc4\xae\"\"\"\n", "a.toml:1"},
     };
     for (const auto& [text, place] : wrong) {
         CAPTURE(text);
         check_error([&] { toml_parse(text, "a.toml"); }, SLUICE_INVALID, {place, "not TOML"});
     }
+}
+
+TEST_CASE("texts keep every character, also after a line that a backslash joins") {
+    const toml_node document =
+        toml_parse("a = \"\"\"x\\\n   \xc4\xae \xef\xb8\xbc\"\"\" # \xc4\xae\n"
+                   "b = '\xc3\xa9'\n",
+                   "a.toml");
+    CHECK(document.find("a")->text == "x\xc4\xae \xef\xb8\xbc");
+    CHECK(document.find("b")->text == "\xc3\xa9");
 }
 
 TEST_CASE("limits: size, nesting, parts of a key") {

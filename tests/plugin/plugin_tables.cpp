@@ -7,7 +7,6 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
-#include <regex>
 #include <string>
 #include <vector>
 
@@ -30,14 +29,15 @@ std::vector<header_function> functions_of(const std::string& header, const std::
     REQUIRE(end != std::string::npos);
     const std::string body = text.substr(begin, end - begin);
     std::vector<header_function> functions;
-    const std::regex pattern(R"(\(\*(\w+)\)\()");
+    // Each function is written "(*name)(".
     size_t from = 0;
-    for (std::sregex_iterator match(body.begin(), body.end(), pattern), none; match != none;
-         ++match) {
-        const size_t at = size_t(match->position());
+    for (size_t at; (at = body.find("(*", from)) != std::string::npos;) {
+        const size_t name_end = body.find(")(", at);
+        REQUIRE(name_end != std::string::npos);
         const std::string before = body.substr(from, at - from);
-        functions.push_back({(*match)[1], before.find("[required]") != std::string::npos});
-        from = at + size_t(match->length());
+        functions.push_back({body.substr(at + 2, name_end - at - 2),
+                             before.find("[required]") != std::string::npos});
+        from = name_end;
     }
     return functions;
 }

@@ -50,7 +50,8 @@ std::string resolve(const source_file& source, const included_file& include,
 // Headers of devices, servers and kernel libraries.
 bool is_heavy(const std::string& name) {
     static const std::regex heavy(
-        R"(^(dnnl|oneapi/dnnl|mkl|openblas|cblas|cuda|cublas|cudnn|nccl|nvrtc|cutlass|hip/|rocblas|vulkan/|vk_|CL/|hiredis|sw/redis|curl/|httplib|omp\.h|immintrin|tbb/))");
+        "^(dnnl|oneapi/dnnl|mkl|openblas|cblas|cuda|cublas|cudnn|nccl|nvrtc|cutlass|hip/|rocblas|"
+        "vulkan/|vk_|CL/|hiredis|sw/redis|curl/|httplib|omp\\.h|immintrin|tbb/)");
     return std::regex_search(name, heavy);
 }
 

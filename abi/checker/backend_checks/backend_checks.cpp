@@ -2,6 +2,7 @@
 #include "backend_checks.hpp"
 
 #include "checks.hpp"
+#include "direct.hpp"
 #include "generators.hpp"
 #include "tolerance.hpp"
 
@@ -55,7 +56,20 @@ bool refuses_composite(plugin_instance& plugin, const operation_case& given, con
     return true;
 }
 
-// One case: the plugin against the reference; a composite also against its own decomposition.
+// Against the formula itself, where it is short enough to be written down.
+void check_formula(const std::string& label, const operation_case& given, const generator& of,
+                   const case_kind& kind, const std::vector<step_outputs>& found) {
+    std::vector<step_outputs> expected;
+    for (const auto& step : given.steps) {
+        auto outputs = direct_outputs(given, step);
+        if (!outputs) return;
+        expected.push_back(std::move(*outputs));
+    }
+    compare_runs(label + " against the formula", given, of.kind, kind.type, expected, found);
+}
+
+// One case: the plugin against the formula and the reference; a composite also against its own
+// decomposition.
 bool check_case(context& with, const generator& of, const case_kind& kind, uint32_t number,
                 std::string& refusal) {
     const operation_case given = draw_case(with, of, kind, number);
@@ -63,12 +77,12 @@ bool check_case(context& with, const generator& of, const case_kind& kind, uint3
     const bool composite = is_composite(of.kind);
     if (refuses_composite(with.plugin(), given, of, refusal)) return false;
     const auto found = run_case(with.plugin(), given);
+    check_formula(label, given, of, kind, found);
     std::optional<program> expanded;
     try {
         expanded = decompose(given.made);
     } catch (const error& thrown) {
-        // Rerouting over capacity: no program of primitives says it, so there is nothing to hold
-        // the backend to.
+        // Rerouting over capacity: no program of primitives says it; the formula does.
         if (SLUICE_STATUS_CLASS(thrown.status()) != SLUICE_UNSUPPORTED) throw;
         return true;
     }

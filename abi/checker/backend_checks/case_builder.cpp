@@ -56,6 +56,11 @@ value_number case_builder::vector(int64_t size, float offset) {
     return add_weight({size}, weight_case(std::move(values), 1, size, 1));
 }
 
+value_number case_builder::vectors(int64_t count, int64_t size) {
+    return add_weight({count, size}, weight_case(normal_numbers(draw_.random, count * size, 0.3F),
+                                                 1, count, size));
+}
+
 operation_case case_builder::finish(std::initializer_list<value_number> outputs) {
     for (const value_number output : outputs)
         if (output != value_none) builder_.output(output);

@@ -138,9 +138,9 @@ operation_case moe_ffn(draw& with) {
     if (split) operands.up = to.weight({local, inner, hidden}, 0.1F);
     operands.down = to.weight({local, hidden, inner}, 0.1F);
     if (with.coin()) {
-        operands.gate_bias = to.floats({fixed(local), fixed(gate_rows)}, SLUICE_F32);
-        if (split) operands.up_bias = to.floats({fixed(local), fixed(inner)}, SLUICE_F32);
-        operands.down_bias = to.floats({fixed(local), fixed(hidden)}, SLUICE_F32);
+        operands.gate_bias = to.vectors(local, gate_rows);
+        if (split) operands.up_bias = to.vectors(local, inner);
+        operands.down_bias = to.vectors(local, hidden);
     }
     return to.finish({program.moe_ffn("y", operands, attributes, with.type)});
 }
@@ -174,8 +174,7 @@ operation_case grouped_linear(draw& with) {
     const value_number offsets =
         to.tensor({fixed(experts + 1)}, host_tensor::integers({experts + 1}, offset));
     const value_number weight = to.weight({experts, out, in}, 0.1F);
-    const value_number bias =
-        with.coin() ? to.floats({fixed(experts), fixed(out)}, SLUICE_F32) : value_none;
+    const value_number bias = with.coin() ? to.vectors(experts, out) : value_none;
     return to.finish({to.program().grouped_linear("y", x, offsets, weight, bias, with.type)});
 }
 

@@ -59,6 +59,7 @@ class case_builder {
     value_number row_integers(value_shape shape, std::vector<int32_t> present);
     value_number weight(std::vector<int64_t> shape, float scale);
     value_number vector(int64_t size, float offset = 0);
+    value_number vectors(int64_t count, int64_t size); // [count, size]
 
     // The shape's sizes as bound.
     std::vector<int64_t> sizes(const value_shape& shape) const;

@@ -12,7 +12,7 @@ class linear_step final : public step {
     linear_step(bound& owner, const plugin::operation& operation)
         : owner_(owner), operation_(operation),
           weight_(owner.compiled().weight(operation.inputs[1])),
-          product_(owner.kernels().of(owner.at(operation.inputs[0]).type), weight_.layout,
+          product_(owner.kernels(), owner.at(operation.inputs[0]).type, weight_.layout,
                    owner.at(operation.inputs[0]).row_count()) {
         if (operation.has_input(2))
             bias_ = owner.compiled().weight(operation.inputs[2]).decoded->matrix(0);
@@ -81,10 +81,9 @@ class gated_mlp_step final : public step {
           up_(owner.compiled().weight(operation.inputs[2])),
           down_(owner.compiled().weight(operation.inputs[3])) {
         const auto& x = owner.at(operation.inputs[0]);
-        const auto& set = owner.kernels().of(x.type);
         const int64_t rows = x.row_count();
-        in_ = product(set, gate_.layout, rows);
-        out_ = product(set, down_.layout, rows);
+        in_ = product(owner.kernels(), x.type, gate_.layout, rows);
+        out_ = product(owner.kernels(), x.type, down_.layout, rows);
         inner_type_ = x.type;
         inner_bytes_ = aligned(rows * gate_.layout.n * (inner_type_ == SLUICE_BF16 ? 2 : 4));
         x_bytes_ = in_.packed_bytes();
@@ -188,11 +187,13 @@ bool claims_dense(const plugin::operation& operation, const value_reader& values
                   claimed& verdict) {
     if (operation.kind == SLUICE_OP_LINEAR) {
         verdict.kernel = "linear, blocks of 32 columns";
+        verdict.multiplies = values(operation.inputs[0]).type == SLUICE_BF16;
         return is_fast_type(values(operation.inputs[0]).type)
                && is_fast_type(values(operation.outputs[0]).type);
     }
     if (operation.kind != SLUICE_OP_GATED_MLP) return false;
     verdict.kernel = "gated_mlp, gate and up in one pass";
+    verdict.multiplies = values(operation.inputs[0]).type == SLUICE_BF16;
     const auto& a = operation.as<sluice_activation_attributes>();
     if (a.gate_layout != SLUICE_GATE_SPLIT)
         plugin::fail(SLUICE_UNSUPPORTED, "gated_mlp takes gate and up as two weights");

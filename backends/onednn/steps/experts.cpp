@@ -96,7 +96,8 @@ class expert_rows {
         return aligned(first(expert) * p.rows_layout(1).row_bytes()) + expert * 64;
     }
     static int64_t packed_bytes(const product& p, int64_t rows_max, int64_t experts) {
-        return aligned(rows_max * p.rows_layout(1).row_bytes() + experts * 64) + 64;
+        return aligned(rows_max * p.rows_layout(1).row_bytes() + experts * 64)
+               + aligned(p.slack_bytes());
     }
 
   private:
@@ -126,11 +127,10 @@ class moe_ffn_step final : public step {
           sorted_(gate_.matrix_count, owner.at(operation.inputs[1]).element_count()) {
         const auto& x = owner.at(operation.inputs[0]);
         type_ = x.type;
-        const auto& set = owner.kernels().of(type_);
         rows_max_ = x.shape[0];
         places_max_ = owner.at(operation.inputs[1]).element_count();
-        in_ = product(set, gate_.layout, rows_max_);
-        out_ = product(set, down_.layout, rows_max_);
+        in_ = product(owner.kernels(), type_, gate_.layout, rows_max_);
+        out_ = product(owner.kernels(), type_, down_.layout, rows_max_);
         inner_ = down_.layout.k;
         for (size_t i = 0; i < 3; ++i)
             if (operation.has_input(7 + i))
@@ -316,7 +316,7 @@ class grouped_linear_step final : public step {
           weight_(owner.compiled().weight(operation.inputs[2])),
           groups_(weight_.matrix_count, owner.at(operation.inputs[0]).shape[0]) {
         const auto& x = owner.at(operation.inputs[0]);
-        product_ = product(owner.kernels().of(x.type), weight_.layout, x.shape[0]);
+        product_ = product(owner.kernels(), x.type, weight_.layout, x.shape[0]);
         places_max_ = x.shape[0];
         if (operation.has_input(3))
             bias_ = owner.compiled().weight(operation.inputs[3]).decoded->matrix(0);
@@ -434,9 +434,11 @@ bool claims_experts(const plugin::operation& operation, const value_reader& valu
         return claims_route(operation, values);
     case SLUICE_OP_MOE_FFN:
         verdict.kernel = "moe_ffn, rows grouped by expert";
+        verdict.multiplies = values(operation.inputs[0]).type == SLUICE_BF16;
         return claims_moe_ffn(operation, values);
     case SLUICE_OP_GROUPED_LINEAR:
         verdict.kernel = "grouped_linear, blocks of 32 columns";
+        verdict.multiplies = values(operation.inputs[0]).type == SLUICE_BF16;
         return is_fast_type(values(operation.inputs[0]).type)
                && is_fast_type(values(operation.outputs[0]).type);
     default:

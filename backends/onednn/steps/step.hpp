@@ -27,7 +27,7 @@ class step {
 // What a claim says of an operation.
 struct claimed {
     std::string kernel;
-    std::string remark;
+    bool multiplies = false; // bfloat16 matrices, by whichever kernels were chosen
 };
 
 // Throws SLUICE_UNSUPPORTED with the reason where nothing here can run it.

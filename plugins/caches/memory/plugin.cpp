@@ -12,8 +12,7 @@ plugin::schema declare_settings() {
     schema
         .integer("size_bytes_max", "Bytes that values and keys may take together.",
                  int64_t{256} << 20, 4096, terabyte)
-        .integer("entries_max", "Values kept at most; 0: any number.", 100000, 0,
-                 int64_t{1} << 31)
+        .integer("entries_max", "Values kept at most; 0: any number.", 100000, 0, int64_t{1} << 31)
         .integer("time_to_live_ms", "Life of a value that brings none of its own; 0: for ever.", 0,
                  0, int64_t{1} << 40);
     return schema;

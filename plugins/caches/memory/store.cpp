@@ -32,8 +32,11 @@ bool store::put(std::string_view name_space, std::string_view key, std::span<con
     const bool fits = size <= limits_.size_bytes_max;
     entries fresh;
     if (fits)
-        fresh.push_back({std::string(name_space), std::string(key),
-                         std::make_shared<const bytes>(value.begin(), value.end()), size, {}});
+        fresh.push_back({std::string(name_space),
+                         std::string(key),
+                         std::make_shared<const bytes>(value.begin(), value.end()),
+                         size,
+                         {}});
 
     const std::lock_guard lock(mutex_);
     expire(now);

@@ -20,7 +20,7 @@ namespace sluice::caches {
 
 struct store_limits {
     uint64_t size_bytes_max;
-    uint64_t entries_max;    // 0: any number
+    uint64_t entries_max;     // 0: any number
     uint64_t time_to_live_ms; // of entries that bring none; 0: for ever
 };
 
@@ -32,7 +32,8 @@ struct store_statistics {
     uint64_t eviction_count = 0; // by limits and age; not by drop, clear or replacement
 };
 
-// Safe for any number of threads. One lock: it is held for look-ups alone, never for copying values.
+// Safe for any number of threads. One lock: it is held for look-ups alone, never for copying
+// values.
 class store {
   public:
     using clock = std::chrono::steady_clock;

@@ -33,11 +33,13 @@ constexpr std::array module_settings{
 plugin::schema declare_settings() {
     plugin::schema schema;
     schema
-        .integer("group_size", "Neighbouring inputs that share a scale: 32, 64, 128, or -1 for the "
-                               "whole row.",
+        .integer("group_size",
+                 "Neighbouring inputs that share a scale: 32, 64, 128, or -1 for the "
+                 "whole row.",
                  64, -1, 128)
-        .boolean("symmetric", "Whether zero lies in the middle of the codes; else each group has a "
-                              "zero point.",
+        .boolean("symmetric",
+                 "Whether zero lies in the middle of the codes; else each group has a "
+                 "zero point.",
                  true)
         .boolean("scale_search", "Whether to search each scale for the least squared error.", true);
     for (const auto& each : module_settings)
@@ -138,7 +140,8 @@ class rtn {
 
   private:
     rounding rounding_of(const sluice_weight_format& format) const {
-        const bool known_type = format.element_type == SLUICE_U4 || format.element_type == SLUICE_U8;
+        const bool known_type =
+            format.element_type == SLUICE_U4 || format.element_type == SLUICE_U8;
         const bool known_zero =
             format.zero_point == SLUICE_ZERO_MIDDLE || format.zero_point == SLUICE_ZERO_GROUP;
         if (!known_type || !known_zero || format.scale_type != SLUICE_F16 || format.group_rows > 1
@@ -147,8 +150,8 @@ class rtn {
                          "rtn writes unsigned 4- and 8-bit codes with binary16 scales of one row, "
                          "middle or grouped zero points and no group index; quantize with the "
                          "format that plan answered");
-        return {format.element_type == SLUICE_U4 ? 4U : 8U,
-                format.zero_point == SLUICE_ZERO_MIDDLE, scale_search_};
+        return {format.element_type == SLUICE_U4 ? 4U : 8U, format.zero_point == SLUICE_ZERO_MIDDLE,
+                scale_search_};
     }
 
     static row_errors quantize_row(const plugin::quantizer_request& request, const rounding& how,

@@ -13,8 +13,8 @@ namespace {
 constexpr int search_steps = 26;
 constexpr float search_step = 0.02F;
 
-// Adding and subtracting 1.5 * 2^23 rounds a float below 2^22 to the nearest even whole number; unlike
-// nearbyint this is two plain additions in every instruction set.
+// Adding and subtracting 1.5 * 2^23 rounds a float below 2^22 to the nearest even whole number;
+// unlike nearbyint this is two plain additions in every instruction set.
 constexpr float rounder = 12582912.0F;
 float round_even(float x) { return (x + rounder) - rounder; }
 
@@ -40,8 +40,8 @@ bounds bounds_of(std::span<const float> weights) {
 float code_max(const rounding& how) { return how.bits == 4 ? 15.0F : 255.0F; }
 float middle(const rounding& how) { return how.bits == 4 ? 8.0F : 128.0F; }
 
-// The scale that reaches every weight. Symmetric codes are taken to be -7..7 (or -127..127), so that
-// both ends are reached.
+// The scale that reaches every weight. Symmetric codes are taken to be -7..7 (or -127..127), so
+// that both ends are reached.
 float full_scale(const bounds& range, const rounding& how) {
     if (how.symmetric) return std::max(-range.least, range.most) / (middle(how) - 1);
     return range.most / code_max(how) - range.least / code_max(how);

@@ -37,17 +37,20 @@ plugin::schema declare_settings() {
         .text("weight_source", "Whether weights come from scores or from biased choices.", "model",
               weight_source_names)
         .text("renormalize", "How weights are divided by their sum.", "model", renormalize_names)
-        .number("renormalize_epsilon", "Added to the sum, or its least value; unless given, the "
-                                       "preset's.",
+        .number("renormalize_epsilon",
+                "Added to the sum, or its least value; unless given, the "
+                "preset's.",
                 0.0, 0.0, 1.0)
         .number("scale", "Factor on the weights; 0: the preset's.", 0.0, 0.0, 1e6)
         .text("scale_condition", "Whether renormalised weights are scaled too.", "model",
               scale_condition_names)
-        .number("logit_softcap", "Bound c of c tanh(logit / c), 0 for none; unless given, the "
-                                 "preset's.",
+        .number("logit_softcap",
+                "Bound c of c tanh(logit / c), 0 for none; unless given, the "
+                "preset's.",
                 0.0, 0.0, 1e6)
-        .number("capacity_factor", "Share of an even load that an expert takes at most, 0 for "
-                                   "unlimited; unless given, the preset's.",
+        .number("capacity_factor",
+                "Share of an even load that an expert takes at most, 0 for "
+                "unlimited; unless given, the preset's.",
                 0.0, 0.0, 4096.0)
         .text("capacity_policy", "What happens to a choice that finds its expert full.", "model",
               capacity_policy_names);
@@ -117,8 +120,9 @@ class specification_router {
             .id = "specification",
             .kind = SLUICE_KIND_ROUTER,
             .version = "0.1.0",
-            .summary = "Routes as the model's own configuration says, as a named family does, or as "
-                       "its settings say.",
+            .summary =
+                "Routes as the model's own configuration says, as a named family does, or as "
+                "its settings say.",
             .settings = declare_settings(),
             .extensions = {SLUICE_ROUTER_EXTENSION}};
         return definition;

@@ -128,8 +128,7 @@ specification preset(std::string_view name, const plugin::router_request& reques
     specification routing = request.has_model ? request.model : sizes_alone(request);
     const auto* const found = std::find_if(families.begin(), families.end(),
                                            [&](const family& each) { return each.name == name; });
-    if (found == families.end())
-        plugin::fail(SLUICE_INVALID, "there is no preset '", name, "'");
+    if (found == families.end()) plugin::fail(SLUICE_INVALID, "there is no preset '", name, "'");
     found->apply(routing);
     return routing;
 }

@@ -30,7 +30,8 @@ class subprogram_router {
 
     plugin::router_answer describe(const plugin::router_request& request) {
         if (!request.has_model)
-            plugin::fail(SLUICE_INVALID, "the sub-program follows the model's own routing, and layer ",
+            plugin::fail(SLUICE_INVALID,
+                         "the sub-program follows the model's own routing, and layer ",
                          request.layer, " of model type '", request.model_type, "' gives none");
         plugin::check_specification(request.model);
         if (request.model.capacity_factor > 0)

@@ -30,8 +30,8 @@ class routing_writer {
             choice = binary("choice", SLUICE_BINARY_ADD, scores, bias, SLUICE_F32, rows(experts_));
         if (routing_.group_count > 1) choice = mask_groups(choice);
 
-        const value best = program_.operation(SLUICE_OP_TOPK, "best_choice", {choice}, SLUICE_F32,
-                                              rows(choices_));
+        const value best =
+            program_.operation(SLUICE_OP_TOPK, "best_choice", {choice}, SLUICE_F32, rows(choices_));
         const value index = program_.further_output("best_index", SLUICE_I32, rows(choices_));
         value weight = best;
         if (routing_.weight_source == SLUICE_WEIGHT_FROM_SCORE)
@@ -73,17 +73,16 @@ class routing_writer {
                   const std::vector<size>& shape) {
         return program_.operation(SLUICE_OP_RESHAPE, name, {x}, type, shape);
     }
-    value select(std::string_view name, value condition, value x, value y,
-                 sluice_element_type type, const std::vector<size>& shape) {
+    value select(std::string_view name, value condition, value x, value y, sluice_element_type type,
+                 const std::vector<size>& shape) {
         return program_.operation(SLUICE_OP_SELECT, name, {condition, x, y}, type, shape);
     }
 
     // Step 1. Divides by c, as the formula does: a factor of 1/c rounds differently.
     value softcap(value logits) {
         const value bound = constant("softcap", routing_.logit_softcap);
-        const value ratio =
-            binary("softcap_ratio", SLUICE_BINARY_DIVIDE, logits, bound, SLUICE_F32,
-                   rows(experts_));
+        const value ratio = binary("softcap_ratio", SLUICE_BINARY_DIVIDE, logits, bound, SLUICE_F32,
+                                   rows(experts_));
         const value bent = unary("softcap_tanh", SLUICE_UNARY_TANH, ratio, rows(experts_));
         return unary("softcapped", SLUICE_UNARY_AFFINE, bent, rows(experts_),
                      routing_.logit_softcap);
@@ -122,13 +121,12 @@ class routing_writer {
         const value kept = program_.further_output("best_group", SLUICE_I32, rows(kept_count));
 
         // A group is kept where its number is among the kept ones: [T, 1, kept] against [G, 1].
-        const value kept_rows =
-            reshape("best_group_row", kept, SLUICE_I32,
-                    {size::tokens(), size::of(1), size::of(kept_count)});
-        const value numbers = program_.operation(SLUICE_OP_IOTA, "group_numbers", {}, SLUICE_I32,
-                                                 {size::of(groups)});
-        const value number_column = reshape("group_number_column", numbers, SLUICE_I32,
-                                            {size::of(groups), size::of(1)});
+        const value kept_rows = reshape("best_group_row", kept, SLUICE_I32,
+                                        {size::tokens(), size::of(1), size::of(kept_count)});
+        const value numbers =
+            program_.operation(SLUICE_OP_IOTA, "group_numbers", {}, SLUICE_I32, {size::of(groups)});
+        const value number_column =
+            reshape("group_number_column", numbers, SLUICE_I32, {size::of(groups), size::of(1)});
         const value match = binary("group_match", SLUICE_BINARY_EQUAL, kept_rows, number_column,
                                    SLUICE_BOOL, matches);
         const value zero = constant("zero", 0);
@@ -185,14 +183,13 @@ class routing_writer {
     // Padding, and the loads of the experts.
     void write_outputs(value index, value weight, value position) {
         const value position_column = reshape("position_column", position, SLUICE_I32, rows(1));
-        const value valid =
-            binary("row_valid", SLUICE_BINARY_GREATER_EQUAL, position_column,
-                   constant("first_position", 0, SLUICE_I32), SLUICE_BOOL, rows(1));
+        const value valid = binary("row_valid", SLUICE_BINARY_GREATER_EQUAL, position_column,
+                                   constant("first_position", 0, SLUICE_I32), SLUICE_BOOL, rows(1));
         const value final_index =
             select("index", valid, index, constant("no_expert", -1, SLUICE_I32), SLUICE_I32,
                    rows(choices_));
-        const value final_weight = select("weight", valid, weight, constant("no_weight", 0),
-                                          SLUICE_F32, rows(choices_));
+        const value final_weight =
+            select("weight", valid, weight, constant("no_weight", 0), SLUICE_F32, rows(choices_));
         program_.output(final_index);
         program_.output(final_weight);
         program_.output(count(final_index));
@@ -216,8 +213,8 @@ class routing_writer {
         auto attributes = SLUICE_INIT(sluice_axis_attributes);
         attributes.axis = 0;
         attributes.begin = begin;
-        return program_.operation(SLUICE_OP_SLICE, name, {offset}, SLUICE_I32,
-                                  {size::of(experts_)}, attributes);
+        return program_.operation(SLUICE_OP_SLICE, name, {offset}, SLUICE_I32, {size::of(experts_)},
+                                  attributes);
     }
 
     program_builder& program_;

@@ -4,7 +4,7 @@
  * Notation: T, S, L, B are the extents of program.h; f means f32, f16 or bf16. Every operation
  * computes in float32 at least and rounds once when it writes. "P" marks a primitive, which every
  * backend must run; "C" a composite, which the runtime decomposes where a backend does not claim it.
- * (x) is an optional operand. A row of padding reads as the formula says and writes finite numbers
+ * (x) is an optional operand. W is a weight; a vector w or b is a weight or a float tensor. A row of padding reads as the formula says and writes finite numbers
  * that nobody looks at; caches, counts and random numbers never see it.
  *
  * Attribute structs are read under the zero-tail rule.
@@ -214,7 +214,8 @@ typedef struct sluice_moe_ffn_attributes {
  *    offset i32 [E'+1]
  * Sorts the choices by (mapped) expert, keeping the order of t, then j, within one. At sorted place
  * p: row[p] = t and choice[p] = t*k + j; place[t, j] = p. Expert m owns places offset[m] to
- * offset[m+1]-1. Choices without an expert get place -1; row and choice of unused places are -1. */
+ * offset[m+1]-1. A choice whose (mapped) expert is not in 0..E'-1 has none and gets place -1; row
+ * and choice of unused places are -1. */
 #define SLUICE_OP_GROUP_ROWS 15u
 
 /* P  x f [P, K], offset i32 [E'+1], W [E', N, K], (b [E', N]) -> y f [P, N]

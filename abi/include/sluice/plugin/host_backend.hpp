@@ -176,7 +176,7 @@ class host_queue final : public sluice_queue {
 };
 
 // Offsets for RESULT values in one arena: values whose lives do not overlap share memory. Reshapes
-// share their operand's memory.
+// share their operand's memory, except for outputs, which may be bound to buffers of their own.
 struct memory_plan {
     std::vector<uint64_t> offset; // [value_count]; meaningful where `planned`
     std::vector<bool> planned;
@@ -191,8 +191,11 @@ struct memory_plan {
             uint64_t size;
         };
         for (uint32_t i = 0; i < alias.size(); ++i) alias[i] = i;
+        const auto is_output = [&](uint32_t number) {
+            return std::find(p.outputs.begin(), p.outputs.end(), number) != p.outputs.end();
+        };
         for (const auto& o : p.operations)
-            if (o.kind == SLUICE_OP_RESHAPE
+            if (o.kind == SLUICE_OP_RESHAPE && !is_output(o.outputs[0])
                 && p.values[alias[o.inputs[0]]].kind != SLUICE_VALUE_WEIGHT)
                 alias[o.outputs[0]] = alias[o.inputs[0]];
         std::vector<life> lives;
@@ -363,9 +366,6 @@ class host_bound : public sluice_bound {
                                != program_.outputs.end();
         if (v.kind != SLUICE_VALUE_INPUT && !is_output)
             fail(SLUICE_INVALID, "value '", v.name, "' is neither an input nor an output");
-        if (plan_.alias[b.value] != b.value
-            && program_.values[plan_.alias[b.value]].kind == SLUICE_VALUE_RESULT)
-            fail(SLUICE_UNSUPPORTED, "output '", v.name, "' is a reshape; bind its operand");
         auto& buffer = dynamic_cast<host_buffer&>(*b.buffer);
         std::byte* data = buffer.at(b.offset_bytes, bytes_of(v.type, v.element_count(sizes_)));
         for (uint32_t i = 0; i < tensors_.size(); ++i)
