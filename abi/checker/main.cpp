@@ -111,7 +111,7 @@ int run(arguments given) {
     const check_options options{given.library, find_oracle(given), given.seed, given.iterations};
     if (given.action == "perf") {
         context with(options);
-        std::cerr << "perf: soon\n";
+        std::cout << performance_report(with, given.json);
         return 0;
     }
     return run_checks(given, options);

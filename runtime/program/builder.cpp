@@ -242,8 +242,8 @@ value_number program_builder::state(program_state description) {
     return new_value(std::move(value));
 }
 
-value_number program_builder::add_to_state(value_number written, const std::string& name) {
-    program_value value = this->value(written);
+value_number program_builder::state_after(value_number before, const std::string& name) {
+    program_value value = this->value(before);
     value.name = unique_name(name);
     return new_value(std::move(value));
 }

@@ -181,6 +181,8 @@ class program_builder {
     const value_shape& dimensions(value_number number) const { return value(number).dimensions; }
     // A result that an operation given to append() will write.
     value_number result(const std::string& name, sluice_element_type type, value_shape dimensions);
+    // The state after a write that append() will add.
+    value_number state_after(value_number before, const std::string& name);
     // An operation over values that are there, as it is.
     void append(program_operation operation);
     // `from`, the result of an operation added here, is written to the base's value `to` instead.
@@ -194,7 +196,6 @@ class program_builder {
     value_number new_value(program_value value);
     void add(uint32_t kind, const std::string& name, operation_attributes attributes,
              std::vector<value_number> inputs, std::vector<value_number> outputs);
-    value_number add_to_state(value_number written, const std::string& name);
     std::vector<value_number> batch_operands(value_number state);
     accumulate_results accumulate(uint32_t kind, const std::string& name,
                                   std::vector<value_number> inputs, uint32_t expert);

@@ -122,7 +122,7 @@ value_number program_builder::kv_write(const std::string& name, value_number sta
     const uint32_t group = contents_.states[value(state).state].group;
     std::vector<value_number> inputs = {state, batch_input(SLUICE_INPUT_SLOT, group)};
     inputs.insert(inputs.end(), parts.begin(), parts.end());
-    const value_number written = add_to_state(state, name);
+    const value_number written = state_after(state, name);
     add(SLUICE_OP_KV_WRITE, name, std::monostate{}, std::move(inputs), {written});
     return written;
 }

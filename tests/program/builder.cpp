@@ -206,8 +206,8 @@ TEST_CASE("rope and activations check their attributes") {
     const value_number position = m.build.batch_input(SLUICE_INPUT_POSITION);
     auto rope = SLUICE_INIT(sluice_rope_attributes);
     rope.base = 10000;
-    for (const uint32_t dimension : {0u, 3u, 10u}) {
-        rope.dimension = dimension;
+    for (const uint32_t turned : {0u, 3u, 10u}) {
+        rope.dimension = turned;
         test::check_error([&] { m.build.rope("r", q, position, rope); }, SLUICE_INVALID,
                           {"dimension"});
     }

@@ -25,6 +25,12 @@ std::string read_file(const std::string& path) {
     return text.str();
 }
 
+print_options folded() {
+    print_options options;
+    options.fold_layers = true;
+    return options;
+}
+
 void compare(const std::string& name, const std::string& text) {
     const std::string path = data_path("programs/" + name + ".txt");
     if (std::getenv("SLUICE_WRITE_EXPECTED") != nullptr) std::ofstream(path) << text;
@@ -49,7 +55,7 @@ TEST_CASE("each family's program reads as it should") {
         CAPTURE(name);
         const auto config = load_model_config(data_path("configs/" + std::string(name) + ".json"));
         const model_program model = build_model_program(config, {});
-        compare(name, print_program(model.step, {.fold_layers = true}));
+        compare(name, print_program(model.step, folded()));
     }
 }
 
@@ -62,7 +68,7 @@ TEST_CASE("types and caches are the caller's choice") {
     options.separate_window_group = true;
     const model_program model = build_model_program(config, options);
     CHECK(model.cache_group_count == 2);
-    compare("gpt_oss_bf16", print_program(model.step, {.fold_layers = true}));
+    compare("gpt_oss_bf16", print_program(model.step, folded()));
 }
 
 TEST_CASE("remarks and unfolded layers") {

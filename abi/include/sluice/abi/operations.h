@@ -4,8 +4,9 @@
  * Notation: T, S, L, B are the extents of program.h; f means f32, f16 or bf16. Every operation
  * computes in float32 at least and rounds once when it writes. "P" marks a primitive, which every
  * backend must run; "C" a composite, which the runtime decomposes where a backend does not claim it.
- * (x) is an optional operand. W is a weight; a vector w or b is a weight or a float tensor. A row of padding reads as the formula says and writes finite numbers
- * that nobody looks at; caches, counts and random numbers never see it.
+ * (x) is an optional operand. W is a weight; a vector such as w or b is a weight or a float tensor. A
+ * row of padding reads as the formula says and writes finite numbers that nobody looks at; caches,
+ * counts and random numbers never see it.
  *
  * Attribute structs are read under the zero-tail rule.
  */
