@@ -38,6 +38,7 @@ inline uint16_t float_to_f16(float value) {
     const auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000u : 0u);
     const float magnitude = std::fabs(value);
     if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00u);
+    if (magnitude == 0.0f) return sign; // has no exponent to count units by
     if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7c00u);
     int exponent = 0;
     std::frexp(magnitude, &exponent); // magnitude in [2^(exponent-1), 2^exponent)

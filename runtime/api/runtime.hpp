@@ -52,7 +52,8 @@ class runtime {
     std::shared_ptr<host_services> services_;
     std::unique_ptr<plugin_host> plugins_;
     std::shared_ptr<const loaded_model> model_;
-    std::unique_ptr<pipeline> pipeline_; // destroyed after the engine, whose callbacks run through it
+    std::unique_ptr<pipeline>
+        pipeline_; // destroyed after the engine, whose callbacks run through it
     std::unique_ptr<engine> engine_;
 };
 

@@ -1,4 +1,5 @@
-// The C API: handles, copies and error records around sluice::runtime. No exception leaves this file.
+// The C API: handles, copies and error records around sluice::runtime. No exception leaves this
+// file.
 #include <sluice/sluice.h>
 
 #include "api/runtime.hpp"
@@ -141,11 +142,9 @@ sluice::runtime_options runtime_options_of(const sluice_runtime_options& given) 
         }
     }
     if (given.on_progress != nullptr) {
-        options.loading.on_progress = [function = given.on_progress,
-                                       context = given.progress_context](
-                                          uint64_t done, uint64_t total) {
-            function(context, done, total);
-        };
+        options.loading.on_progress =
+            [function = given.on_progress, context = given.progress_context](
+                uint64_t done, uint64_t total) { function(context, done, total); };
     }
     return options;
 }
@@ -163,8 +162,8 @@ std::vector<std::string> overrides_of(const sluice_runtime_options& given) {
 sluice_runtime* make_runtime(sluice::configuration configuration,
                              const sluice_runtime_options& options) {
     auto made = std::make_unique<sluice_runtime>();
-    made->inner = std::make_unique<sluice::runtime>(std::move(configuration),
-                                                    runtime_options_of(options));
+    made->inner =
+        std::make_unique<sluice::runtime>(std::move(configuration), runtime_options_of(options));
     const sluice::loaded_model& model = *made->inner->model();
     const auto account = sluice::account_parameters(model.config(), model.model());
     made->parameter_count = account.parameter_count;
@@ -208,9 +207,17 @@ sluice::generation_overrides overrides_of(const sluice_generation_options& given
     return overrides;
 }
 
-sluice::pipeline_request request_of(const sluice_generation_options& given) {
-    constexpr uint32_t known_flags = SLUICE_GENERATION_IGNORE_END | SLUICE_GENERATION_PLAIN_PROMPT |
-                                     SLUICE_GENERATION_NO_RESULT_CACHE;
+bool reads_prompt(const sluice::pipeline_graph& graph) {
+    for (const sluice::field_description& field : graph.request_fields()) {
+        if (field.name == "prompt") return true;
+    }
+    return false;
+}
+
+sluice::pipeline_request request_of(const sluice_generation_options& given,
+                                    const sluice::pipeline_graph& graph) {
+    constexpr uint32_t known_flags = SLUICE_GENERATION_IGNORE_END | SLUICE_GENERATION_PLAIN_PROMPT
+                                     | SLUICE_GENERATION_NO_RESULT_CACHE;
     if ((given.flags & ~known_flags) != 0) {
         sluice::fail(SLUICE_UNSUPPORTED, "flags is {:#x}; this libsluice knows {:#x}", given.flags,
                      known_flags);
@@ -220,7 +227,7 @@ sluice::pipeline_request request_of(const sluice_generation_options& given) {
         demand(given.token_ids, "token_ids");
         request.fields["token_ids"] =
             std::vector<int32_t>(given.token_ids, given.token_ids + given.token_count);
-    } else {
+    } else if (given.prompt.size > 0 || reads_prompt(graph)) {
         request.fields["prompt"] = std::string(view(given.prompt, "prompt"));
     }
     if (given.field_count > 0) demand(given.fields, "fields");
@@ -269,8 +276,7 @@ const char* sluice_version(void) { return SLUICE_VERSION; }
 
 sluice_status sluice_runtime_create_from_file(const char* path,
                                               const sluice_runtime_options* options,
-                                              sluice_runtime** runtime_owned,
-                                              sluice_error* error) {
+                                              sluice_runtime** runtime_owned, sluice_error* error) {
     return guard(error, [&] {
         demand(runtime_owned, "runtime_owned");
         *runtime_owned = nullptr;
@@ -283,8 +289,7 @@ sluice_status sluice_runtime_create_from_file(const char* path,
 
 sluice_status sluice_runtime_create_from_text(sluice_text toml,
                                               const sluice_runtime_options* options,
-                                              sluice_runtime** runtime_owned,
-                                              sluice_error* error) {
+                                              sluice_runtime** runtime_owned, sluice_error* error) {
     return guard(error, [&] {
         demand(runtime_owned, "runtime_owned");
         *runtime_owned = nullptr;
@@ -292,10 +297,10 @@ sluice_status sluice_runtime_create_from_text(sluice_text toml,
         const std::filesystem::path folder = given.folder == nullptr
                                                  ? std::filesystem::current_path()
                                                  : std::filesystem::absolute(given.folder);
-        *runtime_owned = make_runtime(
-            sluice::configuration_from_text(view(toml, "toml"), folder, "configuration",
-                                            overrides_of(given)),
-            given);
+        *runtime_owned =
+            make_runtime(sluice::configuration_from_text(view(toml, "toml"), folder,
+                                                         "configuration", overrides_of(given)),
+                         given);
     });
 }
 
@@ -325,8 +330,8 @@ sluice_status sluice_runtime_model_info(sluice_runtime* runtime, sluice_model_in
 }
 
 sluice_status sluice_runtime_tokenize(sluice_runtime* runtime, sluice_text text, uint32_t special,
-                                      int32_t* token_ids, uint64_t capacity,
-                                      uint64_t* token_count, sluice_error* error) {
+                                      int32_t* token_ids, uint64_t capacity, uint64_t* token_count,
+                                      sluice_error* error) {
     return guard(error, [&] {
         demand(runtime, "runtime");
         demand(token_count, "token_count");
@@ -362,7 +367,8 @@ sluice_status sluice_runtime_submit(sluice_runtime* runtime,
                 function(context, &storage.event);
             };
         }
-        made->inner = runtime->inner->submit(request_of(given), std::move(callback));
+        made->inner = runtime->inner->submit(request_of(given, runtime->inner->stages().graph()),
+                                             std::move(callback));
         *generation_owned = made.release();
     });
 }

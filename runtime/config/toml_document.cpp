@@ -150,6 +150,32 @@ std::string printed(const Value& value) {
 }
 
 toml_node converted(const toml::node& node, std::string_view name, uint32_t depth,
+                    configuration_origin fallback);
+
+void take_members(const toml::table& table, std::string_view name, uint32_t depth,
+                  toml_node& result) {
+    for (auto&& [key, member] : table) {
+        const auto& source = key.source().begin;
+        toml_node value = converted(
+            member, name, depth + 1,
+            source.line ? configuration_origin{std::string(name), source.line, source.column}
+                        : result.origin);
+        // The key is what a reader looks for: of a multi-line value it is the first line.
+        if (source.line != 0) {
+            value.origin.line = source.line;
+            value.origin.column = source.column;
+        }
+        result.members.push_back({std::string(key.str()), std::move(value)});
+    }
+    // toml++ keeps keys by the alphabet; messages should name the first in the file.
+    std::stable_sort(result.members.begin(), result.members.end(),
+                     [](const auto& a, const auto& b) {
+                         return std::pair(a.value.origin.line, a.value.origin.column)
+                                < std::pair(b.value.origin.line, b.value.origin.column);
+                     });
+}
+
+toml_node converted(const toml::node& node, std::string_view name, uint32_t depth,
                     configuration_origin fallback) {
     toml_node result;
     result.origin = {std::string(name), node.source().begin.line, node.source().begin.column};
@@ -183,29 +209,10 @@ toml_node converted(const toml::node& node, std::string_view name, uint32_t dept
             result.items.push_back(converted(item, name, depth + 1, result.origin));
         }
         break;
-    case toml::node_type::table: {
+    case toml::node_type::table:
         result.kind = toml_kind::table;
-        for (auto&& [key, member] : *node.as_table()) {
-            const auto& source = key.source().begin;
-            toml_node value = converted(
-                member, name, depth + 1,
-                source.line ? configuration_origin{std::string(name), source.line, source.column}
-                            : result.origin);
-            // The key is what a reader looks for: of a multi-line value it is the first line.
-            if (source.line != 0) {
-                value.origin.line = source.line;
-                value.origin.column = source.column;
-            }
-            result.members.push_back({std::string(key.str()), std::move(value)});
-        }
-        // toml++ keeps keys by the alphabet; messages should name the first in the file.
-        std::stable_sort(result.members.begin(), result.members.end(),
-                         [](const auto& a, const auto& b) {
-                             return std::pair(a.value.origin.line, a.value.origin.column)
-                                    < std::pair(b.value.origin.line, b.value.origin.column);
-                         });
+        take_members(*node.as_table(), name, depth, result);
         break;
-    }
     case toml::node_type::date:
         result.kind = toml_kind::date;
         result.text = printed(node.as_date()->get());

@@ -32,6 +32,13 @@ engine::engine(std::unique_ptr<step_executor> executor, engine_options options)
 
 std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>& model,
                                        const configuration& configuration, plugin_host& plugins) {
+    if (configuration.block_store != "none") {
+        fail(
+            SLUICE_UNSUPPORTED,
+            "{}: block_store is \"{}\", but this version keeps cached blocks in the KV pool alone; "
+            "write block_store = \"none\"",
+            configuration.where("block_store"), configuration.block_store);
+    }
     auto runner = std::make_unique<model_runner>(model);
     engine_options options;
     options.pool = runner->pool_options();
@@ -43,8 +50,8 @@ std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>
     };
     options.metrics = &model->services().metrics();
     if (configuration.result_cache != "none") {
-        auto plugin = plugins.open(SLUICE_KIND_RESULT_CACHE, configuration.result_cache,
-                                   configuration);
+        auto plugin =
+            plugins.open(SLUICE_KIND_RESULT_CACHE, configuration.result_cache, configuration);
         options.results = std::make_shared<result_store>(std::move(plugin), model->services(),
                                                          model->fingerprint());
     }
@@ -68,16 +75,15 @@ void engine::register_metrics() {
     const std::vector<double> seconds{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30};
     metrics_.requests = counter("sluice_requests_total", "Requests that ended.");
     metrics_.prompt_tokens = counter("sluice_prompt_tokens_total", "Tokens of prompts.");
-    metrics_.prompt_tokens_reused =
-        counter("sluice_prompt_tokens_reused_total",
-                "Tokens of prompts whose cached vectors were reused.");
+    metrics_.prompt_tokens_reused = counter("sluice_prompt_tokens_reused_total",
+                                            "Tokens of prompts whose cached vectors were reused.");
     metrics_.completion_tokens =
         counter("sluice_completion_tokens_total", "Tokens that were generated.");
-    metrics_.step_seconds = options_.metrics->add(
-        SLUICE_METRIC_HISTOGRAM, "sluice_step_seconds", "Duration of a step.", seconds);
-    metrics_.time_to_first_token_seconds = options_.metrics->add(
-        SLUICE_METRIC_HISTOGRAM, "sluice_time_to_first_token_seconds",
-        "Time from a request's submission to its first token.", seconds);
+    metrics_.step_seconds = options_.metrics->add(SLUICE_METRIC_HISTOGRAM, "sluice_step_seconds",
+                                                  "Duration of a step.", seconds);
+    metrics_.time_to_first_token_seconds =
+        options_.metrics->add(SLUICE_METRIC_HISTOGRAM, "sluice_time_to_first_token_seconds",
+                              "Time from a request's submission to its first token.", seconds);
 }
 
 // ---- Submission, on the caller's thread ----

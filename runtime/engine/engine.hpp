@@ -46,16 +46,15 @@ class engine {
     engine(std::unique_ptr<step_executor> executor, engine_options options);
     // The engine of a loaded model, with the configuration's result cache where there is one.
     static std::unique_ptr<engine> create(const std::shared_ptr<const loaded_model>& model,
-                                          const configuration& configuration,
-                                          plugin_host& plugins);
+                                          const configuration& configuration, plugin_host& plugins);
     // Cancels what runs and joins the thread. Not from a callback.
     ~engine();
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
 
-    // Checks and tokenizes on the calling thread, then queues. Fails at once, with the reason, for a
-    // request that could not run: no prompt, tokens outside of the vocabulary, a prompt longer than
-    // the context, parameters out of range.
+    // Checks and tokenizes on the calling thread, then queues. Fails at once, with the reason, for
+    // a request that could not run: no prompt, tokens outside of the vocabulary, a prompt longer
+    // than the context, parameters out of range.
     std::shared_ptr<generation> submit(generation_request request,
                                        generation_callback callback = {});
     // Likewise into a stream that the caller has made.

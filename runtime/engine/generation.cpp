@@ -35,8 +35,7 @@ std::optional<generation_event> generation::poll() {
     return event;
 }
 
-std::optional<generation_event>
-generation::wait(std::optional<std::chrono::milliseconds> timeout) {
+std::optional<generation_event> generation::wait(std::optional<std::chrono::milliseconds> timeout) {
     std::unique_lock lock(mutex_);
     const auto ready = [&] { return !events_.empty() || finished_; };
     if (timeout) {

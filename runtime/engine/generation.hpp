@@ -92,7 +92,8 @@ class generation {
     // taken it answers nothing at once.
     std::optional<generation_event>
     wait(std::optional<std::chrono::milliseconds> timeout = std::nullopt);
-    // Waits for the last event, whether it is taken or not. With a callback: until that has returned.
+    // Waits for the last event, whether it is taken or not. With a callback: until that has
+    // returned.
     void join();
 
     // Asks for an end. The last event still comes, with reason cancelled unless it ended before.

@@ -47,9 +47,9 @@ std::string generation_task::decode(int32_t token) {
 }
 
 bool generation_task::is_end_token(int32_t token) const {
-    return request_.parameters.end_tokens_stop &&
-           std::find(context_.end_tokens.begin(), context_.end_tokens.end(), token) !=
-               context_.end_tokens.end();
+    return request_.parameters.end_tokens_stop
+           && std::find(context_.end_tokens.begin(), context_.end_tokens.end(), token)
+                  != context_.end_tokens.end();
 }
 
 bool generation_task::take_logits(sampler& chooser, std::span<const float> logits,
@@ -140,8 +140,8 @@ void generation_task::end(finish_reason reason, std::string stop, sluice_status 
 }
 
 std::optional<stored_result> generation_task::result() const {
-    if (last_.reason == finish_reason::cancelled || last_.reason == finish_reason::deadline ||
-        last_.reason == finish_reason::failed) {
+    if (last_.reason == finish_reason::cancelled || last_.reason == finish_reason::deadline
+        || last_.reason == finish_reason::failed) {
         return std::nullopt;
     }
     return stored_result{text_, completion_, log_probabilities_, last_.reason, last_.stop};

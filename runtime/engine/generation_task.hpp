@@ -35,7 +35,9 @@ class generation_task {
 
     const std::vector<int32_t>& prompt() const { return prompt_; }
     const generation_request& request() const { return request_; }
-    class generation& stream() { return *stream_; }
+    class generation& stream() {
+        return *stream_;
+    }
     // Tokens that the sequence may reach: prompt and answer within the context.
     uint32_t sequence_tokens_max() const { return sequence_tokens_max_; }
 

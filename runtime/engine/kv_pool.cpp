@@ -182,8 +182,8 @@ kv_sequence kv_pool::open(std::span<const int32_t> tokens, const sluice_block_ke
     const uint32_t whole_blocks = uint32_t((tokens.size() - 1) / options_.tokens_per_block);
     sluice_block_key key = root;
     for (uint32_t i = 0; i < whole_blocks; ++i) {
-        key = block_key_next(key, tokens.subspan(size_t(i) * options_.tokens_per_block,
-                                                 options_.tokens_per_block));
+        key = block_key_next(
+            key, tokens.subspan(size_t(i) * options_.tokens_per_block, options_.tokens_per_block));
         // Without a window every earlier block is needed, so hashing past a gap finds nothing more.
         if (options_.groups[0].window == 0 && !find(0, key)) break;
         keys.push_back(key);
@@ -270,8 +270,8 @@ void kv_pool::publish(kv_sequence& sequence, uint32_t block_index) {
 }
 
 void kv_pool::commit(kv_sequence& sequence, std::span<const int32_t> tokens) {
-    if (sequence.length + tokens.size() >
-        sequence.tables[0].size() * uint64_t(options_.tokens_per_block)) {
+    if (sequence.length + tokens.size()
+        > sequence.tables[0].size() * uint64_t(options_.tokens_per_block)) {
         fail(SLUICE_INTERNAL, "a KV sequence of {} tokens takes {} more, but has only {} blocks",
              sequence.length, tokens.size(), sequence.tables[0].size());
     }
@@ -296,8 +296,8 @@ void kv_pool::commit(kv_sequence& sequence, std::span<const int32_t> tokens) {
 
 int32_t kv_pool::slot(const kv_sequence& sequence, uint32_t group, uint32_t position) const {
     const int32_t block = sequence.tables[group].at(position / options_.tokens_per_block);
-    return block * int32_t(options_.tokens_per_block) +
-           int32_t(position % options_.tokens_per_block);
+    return block * int32_t(options_.tokens_per_block)
+           + int32_t(position % options_.tokens_per_block);
 }
 
 uint32_t kv_pool::available_count(uint32_t group) const {

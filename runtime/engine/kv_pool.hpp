@@ -1,8 +1,8 @@
 // The block allocator behind the KV cache: which block belongs to which sequence, which blocks hold
 // a prefix that a later request can reuse, and which one goes when there is no room.
 //
-// The pool only counts; the bytes are the backend's. Blocks come in groups (layers of one group share
-// block tables), and a sequence has one table for each group. A block is
+// The pool only counts; the bytes are the backend's. Blocks come in groups (layers of one group
+// share block tables), and a sequence has one table for each group. A block is
 //   free       in no table and without content,
 //   in use     in the tables of `reference_count` sequences,
 //   cached     in no table, but full and published under its key: reused or, oldest first, evicted.

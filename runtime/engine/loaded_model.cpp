@@ -100,10 +100,10 @@ std::shared_ptr<const loaded_model> loaded_model::load(const configuration& conf
     model->compile();
     model->fingerprint_ = model_fingerprint(
         *model->files_,
-        fmt::format("{} {}\n{}\n{}", model->report_.backend, model->report_.backend_version,
-                    format_text(model->program_->value(model->model_->weights.front().value)
-                                    .weight_format),
-                    print_program(*model->program_)));
+        fmt::format(
+            "{} {}\n{}\n{}", model->report_.backend, model->report_.backend_version,
+            format_text(model->program_->value(model->model_->weights.front().value).weight_format),
+            print_program(*model->program_)));
     model->report_.load_s =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return model;
@@ -153,7 +153,8 @@ void loaded_model::settle_limits(const configuration& configuration) {
                fmt::format("at least engine.tokens_per_block ({})", limits_.tokens_per_block));
     }
     // Whole blocks only: the rest of a block could never be handed out.
-    const uint32_t pool = limits_.cache_tokens / limits_.tokens_per_block * limits_.tokens_per_block;
+    const uint32_t pool =
+        limits_.cache_tokens / limits_.tokens_per_block * limits_.tokens_per_block;
     const uint32_t positions = config_.position_count_max;
     if (limits_.context_tokens_max == 0) {
         limits_.context_tokens_max = positions == 0 ? pool : std::min(positions, pool);
@@ -166,9 +167,9 @@ void loaded_model::settle_limits(const configuration& configuration) {
     }
     if (positions > 0 && limits_.context_tokens_max > positions) {
         services_->log(log_level::warning,
-                      "engine.context_tokens_max is {}, but the model was made for {} positions; "
-                      "later tokens may make no sense",
-                      limits_.context_tokens_max, positions);
+                       "engine.context_tokens_max is {}, but the model was made for {} positions; "
+                       "later tokens may make no sense",
+                       limits_.context_tokens_max, positions);
     }
     limits_.sequences_max = std::min(limits_.sequences_max, limits_.tokens_per_step_max);
 }
@@ -256,9 +257,8 @@ void loaded_model::ask_claims(const model_load_options& options) {
                  "operation {}: backend \"{}\" does not run it: {}; try backend = \"reference\"",
                  print_operation(*program_, i), backend_->id(), reason);
         }
-        report_.operations.push_back({i, backend_->id(),
-                                      text_of_array(verdict.kernel, sizeof verdict.kernel),
-                                      reason});
+        report_.operations.push_back(
+            {i, backend_->id(), text_of_array(verdict.kernel, sizeof verdict.kernel), reason});
     }
 }
 
@@ -269,8 +269,8 @@ void loaded_model::prepare_weights(const model_load_options& options) {
     uint64_t total = 0;
     const auto stored_bytes = [&](const weight_request& request) {
         return weight_bytes(program_->value(request.value).weight_format, request.row_count,
-                            request.column_count) *
-               request.matrix_count;
+                            request.column_count)
+               * request.matrix_count;
     };
     for (const weight_request& request : model_->weights) total += stored_bytes(request);
     uint64_t done = 0;
@@ -299,8 +299,7 @@ void loaded_model::prepare_weight(const weight_request& request) {
     call = table.weight_prepare(backend_->handle(), bound.source(), value.weight_role,
                                 &weights_[request.value], &source_needed, call.error());
     char described[256] = {};
-    table.weight_describe(backend_->handle(), weights_[request.value], described,
-                          sizeof described);
+    table.weight_describe(backend_->handle(), weights_[request.value], described, sizeof described);
     if (source_needed != 0) kept_sources_.push_back(std::move(bound));
     report_.weights.push_back({value.name, format_text(value.weight_format),
                                text_of_array(described, sizeof described), 0, size_bytes,

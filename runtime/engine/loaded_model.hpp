@@ -1,5 +1,5 @@
-// A model ready to run: program, prepared weights and executable on one backend, shared by everything
-// that computes with it. Caches and bound executables are model_runner's.
+// A model ready to run: program, prepared weights and executable on one backend, shared by
+// everything that computes with it. Caches and bound executables are model_runner's.
 #pragma once
 
 #include "config/configuration.hpp"
@@ -66,8 +66,8 @@ struct explain_report {
 // Immutable after load(); safe to use from several threads.
 class loaded_model {
   public:
-    // Opens the checkpoint, asks the plugins, prepares the weights and compiles. Fails with the error
-    // of whatever went wrong, which names file, plugin or operation.
+    // Opens the checkpoint, asks the plugins, prepares the weights and compiles. Fails with the
+    // error of whatever went wrong, which names file, plugin or operation.
     static std::shared_ptr<const loaded_model> load(const configuration& configuration,
                                                     plugin_host& plugins,
                                                     std::shared_ptr<host_services> services,
@@ -134,8 +134,8 @@ class loaded_model {
     std::string fingerprint_;
 };
 
-// Sizes that steps are padded to: 1, 2, 4 ... 32, 48, 64, 96 ... and the maximum itself. Finer steps
-// waste less work, fewer cost less memory and compilation.
+// Sizes that steps are padded to: 1, 2, 4 ... 32, 48, 64, 96 ... and the maximum itself. Finer
+// steps waste less work, fewer cost less memory and compilation.
 std::vector<uint32_t> size_ladder(uint32_t size_max);
 uint32_t size_on_ladder(uint32_t size, uint32_t size_max);
 

@@ -48,8 +48,9 @@ logits_runner::logits_runner(std::unique_ptr<step_executor> executor, kv_pool_op
 void logits_runner::check_tokens(std::span<const int32_t> tokens) const {
     for (size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || uint32_t(tokens[i]) >= vocabulary_size()) {
-            fail(SLUICE_INVALID, "token {} at place {} is outside of the model's vocabulary, 0 to {}",
-                 tokens[i], i, vocabulary_size() - 1);
+            fail(SLUICE_INVALID,
+                 "token {} at place {} is outside of the model's vocabulary, 0 to {}", tokens[i], i,
+                 vocabulary_size() - 1);
         }
     }
 }
@@ -93,10 +94,9 @@ std::vector<float> logits_runner::forward(std::span<const int32_t> tokens,
     const size_t width = vocabulary_size();
     std::vector<float> result(tokens.size() * width);
     const logits_request request{{tokens.begin(), tokens.end()}, chunk_tokens_max, false};
-    run(std::span(&request, 1),
-        [&](size_t, uint32_t position, std::span<const float> logits) {
-            std::copy(logits.begin(), logits.end(), result.begin() + ptrdiff_t(position * width));
-        });
+    run(std::span(&request, 1), [&](size_t, uint32_t position, std::span<const float> logits) {
+        std::copy(logits.begin(), logits.end(), result.begin() + ptrdiff_t(position * width));
+    });
     return result;
 }
 

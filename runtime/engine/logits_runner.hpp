@@ -50,7 +50,9 @@ class logits_runner {
     const kv_pool& pool() const { return pool_; }
     const scheduler_statistics& statistics() const { return scheduler_.statistics(); }
     // The executor, where it is a model_runner; else nullptr.
-    const model_runner* runner() const { return dynamic_cast<const model_runner*>(executor_.get()); }
+    const model_runner* runner() const {
+        return dynamic_cast<const model_runner*>(executor_.get());
+    }
 
   private:
     logits_runner(std::unique_ptr<model_runner> runner, const loaded_model& model);

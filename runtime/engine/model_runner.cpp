@@ -72,8 +72,8 @@ void model_runner::destroy() noexcept {
 
 void model_runner::make_cache(const runner_options& options) {
     const uint32_t block = model_->tokens_per_block();
-    const uint64_t tokens = options.cache_tokens != 0 ? options.cache_tokens
-                                                      : model_->cache_tokens();
+    const uint64_t tokens =
+        options.cache_tokens != 0 ? options.cache_tokens : model_->cache_tokens();
     groups_ = groups_of(model_->step_program(), (tokens + block - 1) / block * block, block);
     if (groups_.empty()) {
         groups_.push_back({uint32_t((tokens + block - 1) / block), 0});
@@ -123,9 +123,8 @@ sluice_buffer* model_runner::logits_buffer(uint32_t rows) {
 
 model_runner::extent_key model_runner::extents_for(uint32_t tokens, uint32_t sequences,
                                                    uint32_t logits, uint32_t columns) const {
-    const uint32_t columns_max =
-        (model_->context_tokens_max() + model_->tokens_per_block() - 1) /
-        model_->tokens_per_block();
+    const uint32_t columns_max = (model_->context_tokens_max() + model_->tokens_per_block() - 1)
+                                 / model_->tokens_per_block();
     extent_key extents{};
     extents[SLUICE_EXTENT_TOKENS] = size_on_ladder(tokens, model_->tokens_per_step_max());
     extents[SLUICE_EXTENT_SEQUENCES] = size_on_ladder(sequences, model_->sequences_max());
@@ -205,8 +204,7 @@ std::span<const float> model_runner::run(const step_plan& plan) {
     plugin_call plan_call = model_->backend().call("plan");
     plan_call = table_.plan(bound.handle, &batch, plan_call.error());
     plugin_call submit_call = model_->backend().call("submit");
-    submit_call =
-        table_.submit(bound.handle, queue_, nullptr, 0, event_, submit_call.error());
+    submit_call = table_.submit(bound.handle, queue_, nullptr, 0, event_, submit_call.error());
     plugin_call wait_call = model_->backend().call("event_wait");
     wait_call = table_.event_wait(event_, wait_call.error());
     count_dropped();

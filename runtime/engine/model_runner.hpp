@@ -19,8 +19,8 @@ class step_executor {
     virtual ~step_executor() = default;
     virtual uint32_t vocabulary_size() const = 0;
     // Copies the plan's blocks and runs it. Returns the logits [logit rows, vocabulary] in float32,
-    // valid until the next call. Fails with the backend's error; the cache then holds nothing of the
-    // step that counts.
+    // valid until the next call. Fails with the backend's error; the cache then holds nothing of
+    // the step that counts.
     virtual std::span<const float> run(const step_plan& plan) = 0;
 };
 
@@ -44,8 +44,8 @@ class model_runner final : public step_executor {
     uint32_t vocabulary_size() const override { return model_->config().vocabulary_size; }
     std::span<const float> run(const step_plan& plan) override;
 
-    // Binds and runs nothing yet: makes what a step of that size will need, so that the first one is
-    // not slower than the others.
+    // Binds and runs nothing yet: makes what a step of that size will need, so that the first one
+    // is not slower than the others.
     void warm(uint32_t tokens, uint32_t sequences, uint32_t logits, uint32_t context_tokens);
 
     const loaded_model& model() const { return *model_; }

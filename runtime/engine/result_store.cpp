@@ -63,8 +63,7 @@ result_store::result_store(std::shared_ptr<plugin_instance> plugin, host_service
     : plugin_(std::move(plugin)), services_(services), name_space_(std::move(name_space)) {}
 
 std::string result_store::key_of(std::span<const int32_t> prompt,
-                                 const generation_parameters& parameters,
-                                 std::string_view tenant) {
+                                 const generation_parameters& parameters, std::string_view tenant) {
     const sampling_parameters& sampling = parameters.sampling;
     sha256 hash;
     hash.update(fmt::format("{}:{} {} ", tenant.size(), tenant, prompt.size()));
@@ -116,9 +115,9 @@ void result_store::put(const std::string& key, const stored_result& result) {
     try {
         const std::string bytes = stored_result_text(result);
         plugin_call call = plugin_->call("put");
-        call = plugin_->result_cache().put(plugin_->handle(), text_view(name_space_),
-                                           text_view(key), bytes.data(), bytes.size(), 0,
-                                           call.error());
+        call =
+            plugin_->result_cache().put(plugin_->handle(), text_view(name_space_), text_view(key),
+                                        bytes.data(), bytes.size(), 0, call.error());
     } catch (const error& caught) {
         services_.log(log_level::warning, "a result is not cached: {}", caught.what());
     }

@@ -71,8 +71,9 @@ void sampler::penalise(std::span<const float> logits, const sampling_parameters&
         any = any || std::isfinite(logits[i]);
     }
     if (!any) {
-        fail(SLUICE_INTERNAL, "none of the {} logits of a row is a finite number; the weights or "
-                              "the backend are broken: try backend = \"reference\"",
+        fail(SLUICE_INTERNAL,
+             "none of the {} logits of a row is a finite number; the weights or "
+             "the backend are broken: try backend = \"reference\"",
              logits.size());
     }
     if (parameters.repetition_penalty == 1.0) return;
@@ -113,9 +114,8 @@ void sampler::collect(const sampling_parameters& parameters) {
     if (parameters.top_p < 1.0) keep_top_p(parameters.top_p);
     if (parameters.min_p > 0) {
         // The largest unnormalised probability is 1.
-        std::erase_if(candidates_, [&](const candidate& each) {
-            return each.probability < parameters.min_p;
-        });
+        std::erase_if(candidates_,
+                      [&](const candidate& each) { return each.probability < parameters.min_p; });
     }
     total_ = 0;
     for (const candidate& each : candidates_) total_ += each.probability;
@@ -140,8 +140,9 @@ void sampler::keep_top_p(double top_p) {
         sum += candidates_[kept++].probability;
     }
     candidates_.resize(std::max<size_t>(1, kept));
-    std::sort(candidates_.begin(), candidates_.end(),
-              [](const candidate& left, const candidate& right) { return left.token < right.token; });
+    std::sort(
+        candidates_.begin(), candidates_.end(),
+        [](const candidate& left, const candidate& right) { return left.token < right.token; });
 }
 
 // Candidates stand in the order of their tokens, so the draw depends on the distribution alone.
@@ -163,8 +164,7 @@ sampled_token sampler::sample(std::span<const float> logits, const sampling_para
     penalise(logits, parameters, occurred);
     sampled_token chosen;
     if (parameters.temperature == 0) {
-        chosen.token =
-            int32_t(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
+        chosen.token = int32_t(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     } else {
         collect(parameters);
         chosen.token = draw(uniform_at(parameters.seed, position));

@@ -55,9 +55,9 @@ double uniform_at(uint64_t seed, uint64_t position);
 // thread.
 class sampler {
   public:
-    // logits: [vocabulary]; NaN counts as minus infinity. `position` is that of the token to come, so
-    // the same seed gives the same text whatever else runs. Fails with SLUICE_INTERNAL when no logit
-    // is finite.
+    // logits: [vocabulary]; NaN counts as minus infinity. `position` is that of the token to come,
+    // so the same seed gives the same text whatever else runs. Fails with SLUICE_INTERNAL when no
+    // logit is finite.
     sampled_token sample(std::span<const float> logits, const sampling_parameters& parameters,
                          const token_set& occurred, uint64_t position);
 

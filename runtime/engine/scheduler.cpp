@@ -32,9 +32,10 @@ sluice_batch step_plan::batch() const {
 
 scheduler::scheduler(scheduler_limits limits, kv_pool& pool) : limits_(limits), pool_(pool) {
     if (limits.tokens_per_step_max == 0 || limits.sequences_max == 0) {
-        fail(SLUICE_INVALID,
-             "engine.tokens_per_step_max is {} and engine.sequences_max {}; both must be at least 1",
-             limits.tokens_per_step_max, limits.sequences_max);
+        fail(
+            SLUICE_INVALID,
+            "engine.tokens_per_step_max is {} and engine.sequences_max {}; both must be at least 1",
+            limits.tokens_per_step_max, limits.sequences_max);
     }
 }
 
@@ -136,8 +137,8 @@ void scheduler::plan_decodes() {
     }
 }
 
-// Makes room for one more token, at the cost of younger sequences. False when the sequence itself had
-// to go.
+// Makes room for one more token, at the cost of younger sequences. False when the sequence itself
+// had to go.
 bool scheduler::reserve_or_preempt(record& sequence) {
     while (!pool_.reserve(sequence.cache, 1, plan_.copies)) {
         record* youngest = running_.back();
@@ -186,10 +187,9 @@ void scheduler::admit() {
         record& candidate = *waiting_.front();
         if (!admit_one(candidate)) break;
         waiting_.pop_front();
-        const auto later =
-            std::find_if(running_.begin(), running_.end(), [&](const record* other) {
-                return other->arrival > candidate.arrival;
-            });
+        const auto later = std::find_if(running_.begin(), running_.end(), [&](const record* other) {
+            return other->arrival > candidate.arrival;
+        });
         running_.insert(later, &candidate);
         candidate.running = true;
         candidate.planned = chunk_of(candidate);
@@ -220,8 +220,7 @@ void scheduler::lay_out() {
     plan_.slot.resize(pool_.group_count());
     for (const record* sequence : chosen_) {
         const uint32_t length = sequence->cache.length + sequence->planned;
-        const uint32_t blocks =
-            (length + pool_.tokens_per_block() - 1) / pool_.tokens_per_block();
+        const uint32_t blocks = (length + pool_.tokens_per_block() - 1) / pool_.tokens_per_block();
         plan_.block_table_columns = std::max(plan_.block_table_columns, blocks);
     }
     plan_.query_start.push_back(0);
@@ -251,8 +250,8 @@ void scheduler::lay_out_part(record& sequence, bool single) {
             plan_.slot[group].push_back(pool_.slot(sequence.cache, group, position));
         }
         const bool last = part.reaches_end && i + 1 == sequence.planned;
-        if (sequence.request.logits == logits_wanted::all ||
-            (sequence.request.logits == logits_wanted::last && last)) {
+        if (sequence.request.logits == logits_wanted::all
+            || (sequence.request.logits == logits_wanted::last && last)) {
             plan_.logit_rows.push_back(int32_t(part.row_begin + i));
         }
     }

@@ -1,10 +1,10 @@
 // Continuous batching: which tokens of which sequences the next step computes.
 //
 // A step holds at most tokens_per_step_max rows of at most sequences_max sequences. Decodes come
-// first, so that running texts never wait for a prompt; the rest of the step is filled with chunks of
-// prompts in the order of arrival. A sequence is admitted when the pool has room for all its known
-// tokens; when decodes run out of blocks, the youngest sequence gives its blocks back and waits,
-// to be computed again from what is still cached (recompute rather than swap).
+// first, so that running texts never wait for a prompt; the rest of the step is filled with chunks
+// of prompts in the order of arrival. A sequence is admitted when the pool has room for all its
+// known tokens; when decodes run out of blocks, the youngest sequence gives its blocks back and
+// waits, to be computed again from what is still cached (recompute rather than swap).
 //
 // Pure bookkeeping: no backend, no clock, no thread. Not for several threads at once.
 #pragma once

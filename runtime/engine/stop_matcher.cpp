@@ -42,8 +42,8 @@ std::string stop_matcher::push(std::string_view piece) {
     size_t keep = 0; // bytes at the end that begin a stop string
     for (const std::string& stop : stops_) {
         size_t length = std::min(stop.size() - 1, held_.size());
-        while (length > keep && !stop.starts_with(std::string_view(held_).substr(
-                                    held_.size() - length))) {
+        while (length > keep
+               && !stop.starts_with(std::string_view(held_).substr(held_.size() - length))) {
             --length;
         }
         keep = std::max(keep, length);

@@ -13,9 +13,9 @@ class stop_matcher {
     // Fails with SLUICE_INVALID for an empty stop string.
     explicit stop_matcher(std::vector<std::string> stops);
 
-    // Returns the text that can be shown: everything up to the stop string that ends first, or, where
-    // there is none, all but the longest end that could still become one. After a match nothing more
-    // comes.
+    // Returns the text that can be shown: everything up to the stop string that ends first, or,
+    // where there is none, all but the longest end that could still become one. After a match
+    // nothing more comes.
     std::string push(std::string_view piece);
     // What was held back and turned out to be no stop string. Call it when the text has ended.
     std::string flush();

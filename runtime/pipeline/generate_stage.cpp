@@ -38,9 +38,8 @@ class generate_stage final : public stage {
             request.prompt = std::get<std::string>(prompt->second);
         }
         auto answer = std::make_shared<answer_so_far>();
-        auto stream = std::make_shared<generation>([call, answer](const generation_event& event) {
-            pass_on(*call, *answer, event);
-        });
+        auto stream = std::make_shared<generation>(
+            [call, answer](const generation_event& event) { pass_on(*call, *answer, event); });
         engine_.submit(std::move(request), stream);
         call->on_cancel([stream] { stream->cancel(); });
     }

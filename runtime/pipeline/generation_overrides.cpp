@@ -11,9 +11,8 @@ namespace {
 
 // The keys of [generation], which a stage may repeat.
 const std::vector<std::string>& known_keys() {
-    static const std::vector<std::string> keys{"tokens_max", "temperature",        "top_k",
-                                               "top_p",      "min_p",
-                                               "repetition_penalty", "seed", "stop"};
+    static const std::vector<std::string> keys{"tokens_max", "temperature",        "top_k", "top_p",
+                                               "min_p",      "repetition_penalty", "seed",  "stop"};
     return keys;
 }
 
@@ -24,8 +23,7 @@ class settings_reader {
         for (const auto& [key, value] : settings.values) {
             const auto& keys = known_keys();
             if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
-            fail(SLUICE_INVALID,
-                 "{}: stage \"{}\" (generate) has no setting \"{}\"; it knows {}{}",
+            fail(SLUICE_INVALID, "{}: stage \"{}\" (generate) has no setting \"{}\"; it knows {}{}",
                  value.origin.text(), stage, key, join(keys, ", "), did_you_mean(key, keys));
         }
     }
@@ -96,9 +94,12 @@ void generation_overrides::apply_to(generation_parameters& parameters) const {
 generation_parameters parameters_of(const generation_configuration& configuration) {
     generation_parameters parameters;
     parameters.tokens_max = configuration.tokens_max;
-    parameters.sampling = {configuration.temperature, configuration.top_k,
-                           configuration.top_p,       configuration.min_p,
-                           configuration.repetition_penalty, configuration.seed};
+    parameters.sampling = {configuration.temperature,
+                           configuration.top_k,
+                           configuration.top_p,
+                           configuration.min_p,
+                           configuration.repetition_penalty,
+                           configuration.seed};
     parameters.stop = configuration.stop;
     return parameters;
 }

@@ -21,8 +21,7 @@ void check_fields(const pipeline_graph& graph, const record& fields) {
         }
         if (type_of(found->second) != field.type) {
             fail(SLUICE_INVALID, "field \"{}\" of the request is {}; the pipeline expects {}",
-                 field.name, field_type_name(type_of(found->second)),
-                 field_type_name(field.type));
+                 field.name, field_type_name(type_of(found->second)), field_type_name(field.type));
         }
     }
     for (const auto& [name, value] : fields) {
@@ -36,19 +35,19 @@ void check_fields(const pipeline_graph& graph, const record& fields) {
 
 pipeline::pipeline(const configuration& configuration, engine& generator, plugin_host& plugins)
     : graph_(std::make_shared<pipeline_graph>(
-          configuration.stages, [&](const stage_configuration& configured) {
-              if (configured.kind == "generate") {
-                  return make_generate_stage(configured, configuration.generation, generator);
-              }
-              if (configured.kind == "template") return make_template_stage(configured);
-              if (!configuration.allow_draft) {
-                  fail(SLUICE_UNSUPPORTED,
-                       "{}: stage \"{}\" is of kind \"{}\"; built in are \"generate\" and "
-                       "\"template\", and stage plugins are a draft that needs allow_draft = true",
-                       configured.origin.text(), configured.name, configured.kind);
-              }
-              return make_plugin_stage(configured, plugins);
-          })) {}
+        configuration.stages, [&](const stage_configuration& configured) {
+            if (configured.kind == "generate") {
+                return make_generate_stage(configured, configuration.generation, generator);
+            }
+            if (configured.kind == "template") return make_template_stage(configured);
+            if (!configuration.allow_draft) {
+                fail(SLUICE_UNSUPPORTED,
+                     "{}: stage \"{}\" is of kind \"{}\"; built in are \"generate\" and "
+                     "\"template\", and stage plugins are a draft that needs allow_draft = true",
+                     configured.origin.text(), configured.name, configured.kind);
+            }
+            return make_plugin_stage(configured, plugins);
+        })) {}
 
 pipeline::pipeline(std::shared_ptr<const pipeline_graph> graph) : graph_(std::move(graph)) {}
 

@@ -69,8 +69,8 @@ void pipeline_graph::check_names(const std::vector<stage_configuration>& configu
     }
     for (size_t i = 0; i < configured.size(); ++i) {
         const stage_configuration& stage = configured[i];
-        if (stage.name.empty() || stage.name == "request" ||
-            stage.name.find('.') != std::string::npos) {
+        if (stage.name.empty() || stage.name == "request"
+            || stage.name.find('.') != std::string::npos) {
             fail(SLUICE_INVALID,
                  "{}: a stage cannot be named {}; expected a name without dots that is not "
                  "\"request\"",
@@ -108,9 +108,8 @@ void pipeline_graph::connect(size_t node, const stage_configuration& configured,
     for (const field_description& field : inputs) {
         if (configured.input.contains(field.name)) continue;
         // What a prompt is needs no saying; and the plain pipeline takes tokens as well.
-        const bool of_request =
-            field.name == "prompt" ? !configured.input.contains("token_ids")
-                                   : generate && configured.input.empty();
+        const bool of_request = field.name == "prompt" ? !configured.input.contains("token_ids")
+                                                       : generate && configured.input.empty();
         if (of_request) {
             nodes_[node].edges.push_back({field.name, request, field.name, field.required});
             add_request_field(field);
@@ -135,8 +134,9 @@ void pipeline_graph::connect_one(size_t node, const std::string& input,
     const auto found = std::find_if(all.begin(), all.end(),
                                     [&](const auto& stage) { return stage.name == edge.stage; });
     if (found == all.end()) {
-        fail(SLUICE_INVALID, "{}: input \"{}\" of stage \"{}\" comes from \"{}.{}\", but there is "
-                             "no stage \"{}\"{}",
+        fail(SLUICE_INVALID,
+             "{}: input \"{}\" of stage \"{}\" comes from \"{}.{}\", but there is "
+             "no stage \"{}\"{}",
              edge.origin.text(), input, all[node].name, edge.stage, edge.field, edge.stage,
              did_you_mean(edge.stage, names_of(all)));
     }
@@ -149,10 +149,9 @@ void pipeline_graph::connect_one(size_t node, const std::string& input,
              list_or_none(names_of(outputs)), did_you_mean(edge.field, names_of(outputs)));
     }
     if (given->type != target.type) {
-        fail(SLUICE_INVALID,
-             "{}: input \"{}\" of stage \"{}\" is {}, but \"{}.{}\" is {}", edge.origin.text(),
-             input, all[node].name, field_type_name(target.type), edge.stage, edge.field,
-             field_type_name(given->type));
+        fail(SLUICE_INVALID, "{}: input \"{}\" of stage \"{}\" is {}, but \"{}.{}\" is {}",
+             edge.origin.text(), input, all[node].name, field_type_name(target.type), edge.stage,
+             edge.field, field_type_name(given->type));
     }
     nodes_[node].edges.push_back({input, source, edge.field, true});
     std::vector<size_t>& successors = nodes_[source].successors;
@@ -182,9 +181,9 @@ void pipeline_graph::check_cycles(const std::vector<stage_configuration>& config
     if (done == nodes_.size()) return;
 
     // From any stage that is left, walking backwards over such stages must come round.
-    auto at = size_t(std::find_if(sources.begin(), sources.end(),
-                                  [](size_t count) { return count > 0; }) -
-                     sources.begin());
+    auto at =
+        size_t(std::find_if(sources.begin(), sources.end(), [](size_t count) { return count > 0; })
+               - sources.begin());
     std::vector<size_t> path;
     while (std::find(path.begin(), path.end(), at) == path.end()) {
         path.push_back(at);

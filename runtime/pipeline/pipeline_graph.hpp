@@ -35,10 +35,11 @@ class pipeline_graph {
     using stage_factory =
         std::function<std::unique_ptr<stage>(const stage_configuration& configured)>;
 
-    // Makes and checks the stages; none given means one "generate" stage. Fails with SLUICE_INVALID,
-    // naming file and line, for two stages of one name, an edge from or to something that is not
-    // there, types that differ, inputs without an edge, cycles (listed stage by stage), and stages
-    // that the answer does not depend on. The last stage gives the answer and must have a `text`.
+    // Makes and checks the stages; none given means one "generate" stage. Fails with
+    // SLUICE_INVALID, naming file and line, for two stages of one name, an edge from or to
+    // something that is not there, types that differ, inputs without an edge, cycles (listed stage
+    // by stage), and stages that the answer does not depend on. The last stage gives the answer and
+    // must have a `text`.
     pipeline_graph(const std::vector<stage_configuration>& configured,
                    const stage_factory& factory);
 

@@ -40,9 +40,9 @@ pipeline_run::pipeline_run(std::shared_ptr<const pipeline_graph> graph, pipeline
 
 void pipeline_run::start(std::shared_ptr<const pipeline_graph> graph, pipeline_request request,
                          std::shared_ptr<generation> stream) {
-    const auto run =
-        std::make_shared<pipeline_run>(std::move(graph), std::move(request), stream);
-    // A weak reference: the stream lives as long as its reader likes, the run only while stages work.
+    const auto run = std::make_shared<pipeline_run>(std::move(graph), std::move(request), stream);
+    // A weak reference: the stream lives as long as its reader likes, the run only while stages
+    // work.
     stream->on_cancel([weak = std::weak_ptr(run)] {
         if (const auto alive = weak.lock()) alive->cancel_calls();
     });
@@ -152,8 +152,7 @@ void pipeline_run::stage_failed(const error& caught) {
 void pipeline_run::add_usage(const generation_usage& usage) {
     const std::chrono::duration<double> now = std::chrono::steady_clock::now() - start_;
     if (usage_.time_to_first_token_s == 0 && usage.time_to_first_token_s > 0) {
-        usage_.time_to_first_token_s =
-            now.count() - usage.duration_s + usage.time_to_first_token_s;
+        usage_.time_to_first_token_s = now.count() - usage.duration_s + usage.time_to_first_token_s;
     }
     usage_.prompt_tokens += usage.prompt_tokens;
     usage_.prompt_tokens_reused += usage.prompt_tokens_reused;

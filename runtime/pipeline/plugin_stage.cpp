@@ -6,8 +6,8 @@
 #include <atomic>
 #include <deque>
 
-// What the ABI's opaque request is: one call that a plugin has not ended yet. Owned by the plugin in
-// between, through the pointer, and destroyed when it ends the call.
+// What the ABI's opaque request is: one call that a plugin has not ended yet. Owned by the plugin
+// in between, through the pointer, and destroyed when it ends the call.
 struct sluice_request {
     std::shared_ptr<sluice::stage_call> call;
     const std::vector<sluice::field_description>* outputs; // of the stage, which outlives its calls
@@ -56,7 +56,8 @@ class record_view {
 field_value value_of(const sluice_field& field, const std::string& name) {
     switch (field.type) {
     case SLUICE_FIELD_TEXT:
-        if (field.text.size > field_bytes_max || (field.text.data == nullptr && field.text.size > 0)) {
+        if (field.text.size > field_bytes_max
+            || (field.text.data == nullptr && field.text.size > 0)) {
             break;
         }
         return std::string(field.text.size == 0 ? "" : field.text.data, field.text.size);
@@ -67,8 +68,8 @@ field_value value_of(const sluice_field& field, const std::string& name) {
     case SLUICE_FIELD_BOOLEAN:
         return field.integer != 0;
     case SLUICE_FIELD_TOKEN_IDS:
-        if (field.count > field_bytes_max / sizeof(int32_t) ||
-            (field.token_ids == nullptr && field.count > 0)) {
+        if (field.count > field_bytes_max / sizeof(int32_t)
+            || (field.token_ids == nullptr && field.count > 0)) {
             break;
         }
         return std::vector<int32_t>(field.token_ids, field.token_ids + field.count);
@@ -82,15 +83,15 @@ field_value value_of(const sluice_field& field, const std::string& name) {
 }
 
 record record_of(const sluice_record* source) {
-    if (source == nullptr || source->field_count > field_count_max ||
-        (source->fields == nullptr && source->field_count > 0)) {
+    if (source == nullptr || source->field_count > field_count_max
+        || (source->fields == nullptr && source->field_count > 0)) {
         fail(SLUICE_INVALID, "a stage emitted no record, or one of over {} fields",
              field_count_max);
     }
     record result;
     for (uint32_t i = 0; i < source->field_count; ++i) {
-        if (source->fields[i] == nullptr ||
-            !SLUICE_HAS_FIELD(sluice_field, source->fields[i], count)) {
+        if (source->fields[i] == nullptr
+            || !SLUICE_HAS_FIELD(sluice_field, source->fields[i], count)) {
             fail(SLUICE_INVALID, "field {} of an emitted record is missing or too short", i);
         }
         const std::string name = text_of(source->fields[i]->name, 256);
@@ -103,8 +104,9 @@ void check_record(const record& given, const std::vector<field_description>& exp
     for (const field_description& field : expected) {
         const auto found = given.find(field.name);
         if (found == given.end() || type_of(found->second) != field.type) {
-            fail(SLUICE_INVALID, "the final record lacks the field \"{}\" ({}) that the stage "
-                                 "promised",
+            fail(SLUICE_INVALID,
+                 "the final record lacks the field \"{}\" ({}) that the stage "
+                 "promised",
                  field.name, field_type_name(field.type));
         }
     }
@@ -140,9 +142,9 @@ void fail_request(sluice_request* request, const sluice_error* given) {
     const std::unique_ptr<sluice_request> owned(request);
     sluice_status status = given == nullptr ? SLUICE_INTERNAL : status_known(given->status);
     if (status == SLUICE_OK) status = SLUICE_INTERNAL;
-    const std::string message =
-        given == nullptr ? "the stage failed without a reason"
-                         : text_of_array(given->message, sizeof given->message);
+    const std::string message = given == nullptr
+                                    ? "the stage failed without a reason"
+                                    : text_of_array(given->message, sizeof given->message);
     owned->call->fail(error(status, message));
 }
 
@@ -155,8 +157,8 @@ uint64_t deadline_of(sluice_request* request) {
     return uint64_t(std::chrono::duration_cast<std::chrono::nanoseconds>(since).count());
 }
 
-constexpr sluice_stage_host stage_host_table{uint32_t(sizeof(sluice_stage_host)), 0,       emit,
-                                             fail_request, is_cancelled, deadline_of};
+constexpr sluice_stage_host stage_host_table{
+    uint32_t(sizeof(sluice_stage_host)), 0, emit, fail_request, is_cancelled, deadline_of};
 
 // ---- The stage ----
 
@@ -190,8 +192,8 @@ class plugin_stage final : public stage {
         // From here on the plugin owns the request; on an error it is ours again, unless the plugin
         // has ended it all the same.
         sluice_request* const lent = request.release();
-        const sluice_status status = plugin_->stage().accept(
-            plugin_->handle(), input_port_, view.get(), lent, accepting.error());
+        const sluice_status status = plugin_->stage().accept(plugin_->handle(), input_port_,
+                                                             view.get(), lent, accepting.error());
         if (status == SLUICE_OK) return;
         if (ended->exchange(true)) return;
         delete lent;
@@ -207,8 +209,9 @@ class plugin_stage final : public stage {
             ++input_ports_;
             input_port_ = input_ports_ == 1 ? number : UINT32_MAX;
         }
-        if (port.field_count > field_count_max ||
-            (port.field_count > 0 && (port.field_names == nullptr || port.field_types == nullptr))) {
+        if (port.field_count > field_count_max
+            || (port.field_count > 0
+                && (port.field_names == nullptr || port.field_types == nullptr))) {
             fail(SLUICE_INVALID, "stage plugin \"{}\": the fields of port {} are missing",
                  plugin_->id(), number);
         }

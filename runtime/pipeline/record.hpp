@@ -1,4 +1,5 @@
-// Records: what stages of a pipeline exchange. Named, typed fields; immutable once they are passed on.
+// Records: what stages of a pipeline exchange. Named, typed fields; immutable once they are passed
+// on.
 #pragma once
 
 #include <sluice/abi/draft/stage.h>

@@ -16,8 +16,8 @@ struct template_part {
 
 bool is_field_name(std::string_view name) {
     const auto is_word = [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               c == '_';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
+               || c == '_';
     };
     return !name.empty() && std::all_of(name.begin(), name.end(), is_word);
 }
@@ -63,12 +63,12 @@ class template_stage final : public stage {
         }
         const auto found = configured.settings.values.find("text");
         if (found == configured.settings.values.end()) {
-            fail(SLUICE_INVALID, "{}: {} has no `text`; expected the template, such as "
-                                 "text = \"Question: {{prompt}}\"",
+            fail(SLUICE_INVALID,
+                 "{}: {} has no `text`; expected the template, such as "
+                 "text = \"Question: {{prompt}}\"",
                  configured.origin.text(), stage_name);
         }
-        const std::string where =
-            fmt::format("{}: {}", found->second.origin.text(), stage_name);
+        const std::string where = fmt::format("{}: {}", found->second.origin.text(), stage_name);
         const auto* text = std::get_if<std::string>(&found->second.value);
         if (text == nullptr) fail(SLUICE_INVALID, "{}: `text` must be a text", where);
         parts_ = parse_template(*text, where);
@@ -92,8 +92,8 @@ class template_stage final : public stage {
     void start(const record& input, std::shared_ptr<stage_call> call) override {
         std::string text;
         for (const template_part& part : parts_) {
-            text += part.is_field ? std::get<std::string>(input.find(part.text)->second)
-                                  : part.text;
+            text +=
+                part.is_field ? std::get<std::string>(input.find(part.text)->second) : part.text;
         }
         record output;
         output["text"] = std::move(text);

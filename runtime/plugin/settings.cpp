@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 namespace sluice {
 
@@ -107,10 +108,40 @@ void bound_settings::take_default(const setting_schema& schema, const configured
     }
 }
 
+namespace {
+
+using refusal = std::function<void(const std::string& expected)>;
+
+int64_t integer_of(const setting_schema& schema, const configured_value& value,
+                   const refusal& refuse) {
+    const int64_t* given = std::get_if<int64_t>(&value.value);
+    const bool bounded = (schema.integer_min | schema.integer_max) != 0;
+    if (!given || (bounded && (*given < schema.integer_min || *given > schema.integer_max)))
+        refuse(bounded
+                   ? fmt::format("an integer from {} to {}", schema.integer_min, schema.integer_max)
+                   : "an integer");
+    return *given;
+}
+
+double number_of(const setting_schema& schema, const configured_value& value,
+                 const refusal& refuse) {
+    const double* given = std::get_if<double>(&value.value);
+    const int64_t* integer = std::get_if<int64_t>(&value.value);
+    const double number = given ? *given : integer ? double(*integer) : NAN;
+    const bool bounded = schema.number_min != 0 || schema.number_max != 0;
+    if (!std::isfinite(number)
+        || (bounded && (number < schema.number_min || number > schema.number_max)))
+        refuse(bounded ? fmt::format("a number from {} to {}", schema.number_min, schema.number_max)
+                       : "a finite number");
+    return number;
+}
+
+} // namespace
+
 void bound_settings::take(const setting_schema& schema, const configured_value& value,
                           const configured_settings& given, const std::string& name,
                           sluice_setting& setting) {
-    const auto refuse = [&](const std::string& expected) {
+    const refusal refuse = [&](const std::string& expected) {
         refuse_at(value.origin,
                   fmt::format("{}: expected {}, found {}", name, expected, found_text(value)));
     };
@@ -130,40 +161,19 @@ void bound_settings::take(const setting_schema& schema, const configured_value& 
         setting.integer = *given_value ? 1 : 0;
         break;
     }
-    case SLUICE_SETTING_INTEGER: {
-        const int64_t* given_value = std::get_if<int64_t>(&value.value);
-        const bool bounded = (schema.integer_min | schema.integer_max) != 0;
-        if (!given_value
-            || (bounded
-                && (*given_value < schema.integer_min || *given_value > schema.integer_max))) {
-            refuse(bounded ? fmt::format("an integer from {} to {}", schema.integer_min,
-                                         schema.integer_max)
-                           : "an integer");
-        }
-        setting.integer = *given_value;
+    case SLUICE_SETTING_INTEGER:
+        setting.integer = integer_of(schema, value, refuse);
         break;
-    }
-    case SLUICE_SETTING_NUMBER: {
-        const double* given_value = std::get_if<double>(&value.value);
-        const int64_t* integer = std::get_if<int64_t>(&value.value);
-        const double number = given_value ? *given_value : integer ? double(*integer) : NAN;
-        const bool bounded = schema.number_min != 0 || schema.number_max != 0;
-        if (!std::isfinite(number)
-            || (bounded && (number < schema.number_min || number > schema.number_max))) {
-            refuse(bounded
-                       ? fmt::format("a number from {} to {}", schema.number_min, schema.number_max)
-                       : "a finite number");
-        }
-        setting.number = number;
+    case SLUICE_SETTING_NUMBER:
+        setting.number = number_of(schema, value, refuse);
         break;
-    }
     case SLUICE_SETTING_TEXT:
     case SLUICE_SETTING_PATH: {
         // Choices that are numbers ("4", "8", "16") may be written as numbers.
         const int64_t* integer = std::get_if<int64_t>(&value.value);
         const std::string digits = integer ? std::to_string(*integer) : "";
-        const bool is_choice = std::find(schema.choices.begin(), schema.choices.end(), digits)
-                               != schema.choices.end();
+        const bool is_choice =
+            std::find(schema.choices.begin(), schema.choices.end(), digits) != schema.choices.end();
         const std::string* text =
             integer && is_choice ? &digits : std::get_if<std::string>(&value.value);
         if (!text) refuse(std::string(expected_text(schema.type)));

@@ -17,8 +17,9 @@ void stream(sluice::embed::runtime& runtime, const sluice::embed::request& reque
         }
         std::cout << event.text << std::flush;
         if (!event.finished()) continue;
-        std::fprintf(stderr, "\n%u prompt tokens, %u generated, first after %.3f s, "
-                             "then %.1f per second\n",
+        std::fprintf(stderr,
+                     "\n%u prompt tokens, %u generated, first after %.3f s, "
+                     "then %.1f per second\n",
                      event.usage.prompt_tokens, event.usage.completion_tokens,
                      event.usage.time_to_first_token_s, event.usage.tokens_per_second);
     }

@@ -101,11 +101,11 @@ TEST_CASE("errors of creation name the place and the remedy") {
     options.overrides = overrides;
     options.override_count = 1;
     CHECK(has(refusal(toml_for("mixtral", "reference"), &options), "pth"));
-    const std::string cycle = toml_for("mixtral", "reference") +
-                              "[[pipeline.stage]]\nname = \"a\"\nkind = \"generate\"\n"
-                              "input = { prompt = \"b.text\" }\n"
-                              "[[pipeline.stage]]\nname = \"b\"\nkind = \"generate\"\n"
-                              "input = { prompt = \"a.text\" }\n";
+    const std::string cycle = toml_for("mixtral", "reference")
+                              + "[[pipeline.stage]]\nname = \"a\"\nkind = \"generate\"\n"
+                                "input = { prompt = \"b.text\" }\n"
+                                "[[pipeline.stage]]\nname = \"b\"\nkind = \"generate\"\n"
+                                "input = { prompt = \"a.text\" }\n";
     CHECK(has(refusal(cycle), "cycle"));
 }
 
@@ -194,12 +194,11 @@ TEST_CASE("structs of older and newer callers") {
         uint64_t unknown;
     } newer{options_for(tokens), 0};
     newer.known.struct_size = uint32_t(sizeof newer);
-    REQUIRE(sluice_runtime_submit(runtime.get(), &newer.known, &generation, nullptr) ==
-            SLUICE_OK);
+    REQUIRE(sluice_runtime_submit(runtime.get(), &newer.known, &generation, nullptr) == SLUICE_OK);
     sluice_generation_destroy(generation);
     newer.unknown = 1;
-    CHECK(sluice_runtime_submit(runtime.get(), &newer.known, &generation, nullptr) ==
-          SLUICE_UNSUPPORTED);
+    CHECK(sluice_runtime_submit(runtime.get(), &newer.known, &generation, nullptr)
+          == SLUICE_UNSUPPORTED);
 
     sluice_model_info info = SLUICE_INIT(sluice_model_info);
     info.struct_size = uint32_t(offsetof(sluice_model_info, layer_count));
@@ -218,8 +217,9 @@ TEST_CASE("two runtimes in one process, used and destroyed by several threads") 
         const auto tokens = prompt(5);
         const sluice_generation_options options = options_for(tokens);
         sluice_generation* generation = nullptr;
-        REQUIRE(sluice_runtime_submit((i == 0 ? first : second).get(), &options, &generation,
-                                      nullptr) == SLUICE_OK);
+        REQUIRE(
+            sluice_runtime_submit((i == 0 ? first : second).get(), &options, &generation, nullptr)
+            == SLUICE_OK);
         collected target;
         expected[i] = read_all(generation, target).tokens;
         sluice_generation_destroy(generation);
@@ -237,8 +237,8 @@ TEST_CASE("two runtimes in one process, used and destroyed by several threads") 
                 options.on_event = collect;
                 options.context = &target;
                 sluice_generation* generation = nullptr;
-                if (sluice_runtime_submit(runtime.get(), &options, &generation, nullptr) !=
-                    SLUICE_OK) {
+                if (sluice_runtime_submit(runtime.get(), &options, &generation, nullptr)
+                    != SLUICE_OK) {
                     ++wrong;
                     continue;
                 }
@@ -319,8 +319,7 @@ TEST_CASE("the result cache answers the second time, and tells models apart") {
     for (const bool cached : {false, true}) {
         const sluice_generation_options options = options_for(tokens);
         sluice_generation* generation = nullptr;
-        REQUIRE(sluice_runtime_submit(runtime.get(), &options, &generation, nullptr) ==
-                SLUICE_OK);
+        REQUIRE(sluice_runtime_submit(runtime.get(), &options, &generation, nullptr) == SLUICE_OK);
         const sluice_generation_event* event = nullptr;
         std::vector<int32_t> answer;
         do {
@@ -341,4 +340,29 @@ TEST_CASE("the result cache answers the second time, and tells models apart") {
     collected fresh;
     CHECK(read_all(generation, fresh).tokens == answers[0]);
     sluice_generation_destroy(generation);
+}
+
+TEST_CASE("a pipeline that reads other fields than a prompt") {
+    const auto runtime =
+        make(toml_for("mixtral", "reference")
+             + "[[pipeline.stage]]\nname = \"join\"\nkind = \"template\"\n"
+               "text = \"{a} and {b}\"\ninput = { a = \"request.left\", b = \"request.right\" }\n");
+    const sluice_named_text fields[] = {{{"left", 4}, {"one", 3}}, {{"right", 5}, {"two", 3}}};
+    sluice_generation_options options = SLUICE_INIT(sluice_generation_options);
+    options.fields = fields;
+    options.field_count = 2;
+    sluice_generation* generation = nullptr;
+    REQUIRE(sluice_runtime_submit(runtime.get(), &options, &generation, nullptr) == SLUICE_OK);
+    const sluice_generation_event* event = nullptr;
+    REQUIRE(sluice_generation_next(generation, 20000, &event, nullptr) == SLUICE_OK);
+    REQUIRE(event != nullptr);
+    CHECK(std::string(event->text.data, event->text.size) == "one and two");
+    REQUIRE(sluice_generation_next(generation, 20000, &event, nullptr) == SLUICE_OK);
+    REQUIRE(event != nullptr);
+    CHECK(event->finish == SLUICE_FINISH_END_TOKEN);
+    sluice_generation_destroy(generation);
+    options.field_count = 1;
+    sluice_error error = SLUICE_INIT(sluice_error);
+    CHECK(sluice_runtime_submit(runtime.get(), &options, &generation, &error) == SLUICE_INVALID);
+    CHECK(has(error.message, "\"right\""));
 }

@@ -11,11 +11,11 @@ namespace api_test {
 // `more`: keys of the top table.
 inline std::string toml_for(const std::string& family, const std::string& backend,
                             const std::string& more = {}) {
-    return "backend = \"" + backend + "\"\nplugin_folders = [\"" SLUICE_PLUGIN_BUILD_DIR "\"]\n" +
-           more + "[model]\npath = \"" SLUICE_TEST_DATA_DIR "/models/" + family +
-           "\"\n[engine]\ntokens_per_step_max = 32\nsequences_max = 4\ncontext_tokens_max = 256\n"
-           "cache_tokens = 1024\ntokens_per_block = 8\nworker_count = 2\n"
-           "[generation]\ntokens_max = 12\n";
+    return "backend = \"" + backend + "\"\nplugin_folders = [\"" SLUICE_PLUGIN_BUILD_DIR "\"]\n"
+           + more + "[model]\npath = \"" SLUICE_TEST_DATA_DIR "/models/" + family
+           + "\"\n[engine]\ntokens_per_step_max = 32\nsequences_max = 4\ncontext_tokens_max = 256\n"
+             "cache_tokens = 1024\ntokens_per_block = 8\nworker_count = 2\n"
+             "[generation]\ntokens_max = 12\n";
 }
 
 inline std::vector<int32_t> prompt(int32_t first, size_t count = 10) {

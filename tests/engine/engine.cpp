@@ -153,7 +153,8 @@ TEST_CASE("stop strings end the text across tokens, wherever they are") {
 
 TEST_CASE("requests that run together get the texts they get alone") {
     std::mt19937 random(8);
-    for (const uint32_t blocks : {20u, 64u}) { // a pool that is too small for all, and one that is not
+    for (const uint32_t blocks :
+         {20u, 64u}) { // a pool that is too small for all, and one that is not
         fixture engine(blocks, {12, 5});
         std::vector<std::vector<int32_t>> expected;
         std::vector<std::shared_ptr<generation>> streams;
@@ -162,12 +163,14 @@ TEST_CASE("requests that run together get the texts they get alone") {
             for (int32_t& token : prompt) token = int32_t(random() % 4 == 0);
             generation_request request = request_for(prompt, 1 + uint32_t(random() % 30));
             if (i % 2 == 0) {
-                request.parameters.sampling = {.temperature = 0.8, .top_k = 12, .top_p = 0.9,
-                                               .repetition_penalty = 1.1, .seed = uint64_t(i)};
+                request.parameters.sampling = {.temperature = 0.8,
+                                               .top_k = 12,
+                                               .top_p = 0.9,
+                                               .repetition_penalty = 1.1,
+                                               .seed = uint64_t(i)};
             }
             expected.push_back(fake_executor::expected(prompt, request.parameters.tokens_max,
-                                                       letter_count,
-                                                       request.parameters.sampling));
+                                                       letter_count, request.parameters.sampling));
             streams.push_back(engine->submit(request));
         }
         for (size_t i = 0; i < streams.size(); ++i) {
@@ -259,8 +262,8 @@ TEST_CASE("requests that cannot run are refused at once") {
     CHECK(refused(request_for({1, 99}, 5)).find("token 99 at place 1") != std::string::npos);
     CHECK(refused(request_for({-1}, 5)).find("vocabulary") != std::string::npos);
     CHECK(refused(request_for({1}, 0)).find("tokens_max") != std::string::npos);
-    CHECK(refused(request_for(std::vector<int32_t>(32, 1), 5)).find("32 tokens") !=
-          std::string::npos);
+    CHECK(refused(request_for(std::vector<int32_t>(32, 1), 5)).find("32 tokens")
+          != std::string::npos);
     CHECK(refused(request_for({}, 5)).find("prompt is empty") != std::string::npos);
     generation_request bad = request_for({1}, 5);
     bad.parameters.sampling.top_p = 2;
@@ -284,10 +287,8 @@ TEST_CASE("callbacks see every event in order, and may submit and cancel") {
         });
         first_done.set_value(first);
     });
-    CHECK(first_done.get_future().get().tokens ==
-          fake_executor::expected({5}, 8, letter_count));
-    CHECK(second_done.get_future().get().tokens ==
-          fake_executor::expected({6}, 4, letter_count));
+    CHECK(first_done.get_future().get().tokens == fake_executor::expected({5}, 8, letter_count));
+    CHECK(second_done.get_future().get().tokens == fake_executor::expected({6}, 4, letter_count));
     stream->join();
     CHECK_FALSE(stream->poll().has_value());
 }

@@ -52,8 +52,11 @@ TEST_CASE("whole, in chunks, one by one, mixed and with a reused prefix") {
             CHECK(largest_difference(runner.forward(first, 1), whole) < equivalence_tolerance);
 
             // One decodes while the other's prompt comes in chunks, and a third waits for room.
-            auto mixed = run_all(runner, {{first, 1, false}, {second, 5, false}, {first, 0, false},
-                                          {second, 1, false}, {first, 11, false}});
+            auto mixed = run_all(runner, {{first, 1, false},
+                                          {second, 5, false},
+                                          {first, 0, false},
+                                          {second, 1, false},
+                                          {first, 11, false}});
             CHECK(largest_difference(mixed[0], whole) < equivalence_tolerance);
             CHECK(largest_difference(mixed[1], other) < equivalence_tolerance);
             CHECK(largest_difference(mixed[2], whole) < equivalence_tolerance);
@@ -64,8 +67,8 @@ TEST_CASE("whole, in chunks, one by one, mixed and with a reused prefix") {
             auto reused = run_all(runner, {{first, 0, true}});
             CHECK(runner.pool().statistics().prefix_tokens_reused == reused_before + 32);
             const size_t width = runner.vocabulary_size();
-            CHECK(largest_difference(reused[0], std::span(whole).subspan(32 * width)) <
-                  equivalence_tolerance);
+            CHECK(largest_difference(reused[0], std::span(whole).subspan(32 * width))
+                  < equivalence_tolerance);
         }
     }
 }
@@ -85,10 +88,10 @@ TEST_CASE("greedy continuations are the golden ones where nothing nearly ties") 
             const auto found = runner.greedy(golden.tokens[0], uint32_t(golden.greedy.size()));
             for (size_t i = 0; i < golden.greedy.size(); ++i) {
                 if (found[i] == golden.greedy[i]) continue;
-                const auto row = std::span(logits).subspan(
-                    (golden.tokens[0].size() + i - 1) * width, width);
-                const float margin = std::fabs(row[size_t(found[i])] -
-                                               row[size_t(golden.greedy[i])]);
+                const auto row =
+                    std::span(logits).subspan((golden.tokens[0].size() + i - 1) * width, width);
+                const float margin =
+                    std::fabs(row[size_t(found[i])] - row[size_t(golden.greedy[i])]);
                 CHECK(margin < 0.01f);
                 break; // what follows another token may differ
             }
@@ -101,13 +104,12 @@ TEST_CASE("composites and their expansions compute the same") {
         CAPTURE(family);
         const loaded_golden claimed(golden_configuration(family, "onednn"));
         const golden_file golden = read_golden(family);
-        const std::vector<float> expected =
-            logits_runner(claimed.model).forward(golden.tokens[0]);
+        const std::vector<float> expected = logits_runner(claimed.model).forward(golden.tokens[0]);
         // Each kind alone, then all of them.
         std::vector<uint32_t> kinds;
         for (const program_operation& operation : claimed.model->model().step.operations()) {
-            if (is_composite(operation.kind) &&
-                std::find(kinds.begin(), kinds.end(), operation.kind) == kinds.end()) {
+            if (is_composite(operation.kind)
+                && std::find(kinds.begin(), kinds.end(), operation.kind) == kinds.end()) {
                 kinds.push_back(operation.kind);
             }
         }
@@ -121,10 +123,11 @@ TEST_CASE("composites and their expansions compute the same") {
             };
             const loaded_golden expanded(golden_configuration(family, "onednn"), options);
             CHECK_FALSE(expanded.model->report().expansions.empty());
-            CHECK(expanded.model->report().operations.size() ==
-                  expanded.model->step_program().operations().size());
+            CHECK(expanded.model->report().operations.size()
+                  == expanded.model->step_program().operations().size());
             CHECK(largest_difference(logits_runner(expanded.model).forward(golden.tokens[0]),
-                                     expected) < equivalence_tolerance);
+                                     expected)
+                  < equivalence_tolerance);
         }
     }
 }
@@ -158,7 +161,8 @@ TEST_CASE("a sub-program router computes what the specification does") {
             golden_configuration(family, "onednn", {"router=\"subprogram\""}));
         CHECK(loaded.model->report().router == "subprogram");
         CHECK(largest_difference(logits_runner(loaded.model).forward(golden.tokens[0]),
-                                 golden.logits[0]) < golden_tolerance);
+                                 golden.logits[0])
+              < golden_tolerance);
     }
 }
 
@@ -187,8 +191,8 @@ TEST_CASE("what the model cannot do is said when it is loaded") {
     };
     CHECK(has(message({"model.path=/no/such/model"}), "model.path"));
     CHECK(has(message({"engine.context_tokens_max=5000"}), "engine.cache_tokens"));
-    CHECK(has(message({"engine.cache_tokens=4", "engine.context_tokens_max=4"}),
-              "tokens_per_block"));
+    CHECK(
+        has(message({"engine.cache_tokens=4", "engine.context_tokens_max=4"}), "tokens_per_block"));
     CHECK(has(message({"router=nobody"}), "nobody"));
     CHECK(has(message({"backend=nobody"}), "nobody"));
 }

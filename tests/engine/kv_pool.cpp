@@ -181,8 +181,8 @@ TEST_CASE("bad pools are refused") {
     CHECK_THROWS_AS(pool.commit(sequence, counting(0, 1)), error);
 }
 
-// Random operations on a pool whose "vectors" are hashes of all tokens up to their place. Whatever is
-// shared, copied, evicted and reused, each sequence must read its own prefix and nothing else.
+// Random operations on a pool whose "vectors" are hashes of all tokens up to their place. Whatever
+// is shared, copied, evicted and reused, each sequence must read its own prefix and nothing else.
 namespace {
 
 class modelled_pool {
@@ -197,12 +197,20 @@ class modelled_pool {
     void run(int steps) {
         for (int i = 0; i < steps; ++i) {
             switch (pick(6)) {
-            case 0: open(); break;
+            case 0:
+                open();
+                break;
             case 1:
             case 2:
-            case 3: extend(); break;
-            case 4: fork(); break;
-            default: close(); break;
+            case 3:
+                extend();
+                break;
+            case 4:
+                fork();
+                break;
+            default:
+                close();
+                break;
             }
             check();
         }
@@ -237,7 +245,7 @@ class modelled_pool {
     void open() {
         if (live_.size() >= 8) return;
         sequence added;
-        added.tenant = pick(5) == 0 ? "b" : "a";
+        added.tenant.assign(1, pick(5) == 0 ? 'b' : 'a');
         const uint32_t count = 1 + pick(20);
         for (uint32_t i = 0; i < count; ++i) added.tokens.push_back(int32_t(pick(8) == 0));
         added.cache = pool_.open(added.tokens, root_of(added.tenant), pick(8) != 0);

@@ -1,5 +1,5 @@
-// A tokenizer of single letters, so that tests can say what a text looks like token by token: ids 0 to
-// 25 are a to z, 26 the space, 27 the end token, 28 and 29 the two bytes of a character.
+// A tokenizer of single letters, so that tests can say what a text looks like token by token: ids 0
+// to 25 are a to z, 26 the space, 27 the end token, 28 and 29 the two bytes of a character.
 #pragma once
 
 #include "tokenizer/tokenizer.hpp"
@@ -35,7 +35,8 @@ inline std::shared_ptr<const tokenizer> letter_tokenizer() {
         "model": {"type": "BPE", "dropout": null, "unk_token": null,
                   "continuing_subword_prefix": null, "end_of_word_suffix": null,
                   "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                  "vocab": {)" + vocabulary + R"(}, "merges": []}})",
+                  "vocab": {)" + vocabulary
+                                + R"(}, "merges": []}})",
                             "letters");
 }
 

@@ -65,12 +65,13 @@ TEST_CASE("sequences of different chunk sizes share steps") {
     }
     std::map<size_t, std::vector<float>> rows;
     std::map<size_t, uint32_t> next;
-    made.runner->run(requests, [&](size_t sequence, uint32_t position,
-                                   std::span<const float> logits) {
-        CHECK(position == next[sequence]++);
-        rows[sequence].insert(rows[sequence].end(), logits.begin(), logits.end());
-    });
-    for (size_t i = 0; i < requests.size(); ++i) CHECK(rows[i] == expected_rows(requests[i].tokens));
+    made.runner->run(requests,
+                     [&](size_t sequence, uint32_t position, std::span<const float> logits) {
+                         CHECK(position == next[sequence]++);
+                         rows[sequence].insert(rows[sequence].end(), logits.begin(), logits.end());
+                     });
+    for (size_t i = 0; i < requests.size(); ++i)
+        CHECK(rows[i] == expected_rows(requests[i].tokens));
 }
 
 TEST_CASE("a reused prefix gives the rest of the rows") {
@@ -80,12 +81,11 @@ TEST_CASE("a reused prefix gives the rest of the rows") {
     made.runner->forward(tokens);
     const logits_request again{tokens, 0, true};
     uint32_t first = UINT32_MAX;
-    made.runner->run(std::span(&again, 1),
-                     [&](size_t, uint32_t position, std::span<const float> logits) {
-                         first = std::min(first, position);
-                         CHECK(std::equal(logits.begin(), logits.end(),
-                                          expected.begin() + position * vocabulary));
-                     });
+    made.runner->run(std::span(&again, 1), [&](size_t, uint32_t position,
+                                               std::span<const float> logits) {
+        first = std::min(first, position);
+        CHECK(std::equal(logits.begin(), logits.end(), expected.begin() + position * vocabulary));
+    });
     CHECK(first == 28);
 }
 

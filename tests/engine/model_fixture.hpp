@@ -15,7 +15,7 @@
 
 namespace sluice::test {
 
-inline const std::vector<std::string> golden_families{"llama",    "qwen3",       "mixtral",
+inline const std::vector<std::string> golden_families{"llama",     "qwen3",       "mixtral",
                                                       "qwen3_moe", "deepseek_v2", "deepseek_v3"};
 
 inline std::filesystem::path golden_folder(const std::string& family) {

@@ -11,8 +11,11 @@ using namespace sluice;
 
 namespace {
 
-const stored_result sample{"text with \"quotes\"\n and \xC3\xA9", {1, 2, 300000}, {-0.5f, -1e-9f, -80},
-                           finish_reason::stop_text, "\n\n"};
+const stored_result sample{"text with \"quotes\"\n and \xC3\xA9",
+                           {1, 2, 300000},
+                           {-0.5f, -1e-9f, -80},
+                           finish_reason::stop_text,
+                           "\n\n"};
 
 } // namespace
 
@@ -76,6 +79,6 @@ TEST_CASE("keys tell apart everything that the answer depends on") {
     generation_parameters greedy = base, greedy_seeded = base;
     greedy.sampling.temperature = greedy_seeded.sampling.temperature = 0;
     greedy_seeded.sampling.seed = 9;
-    CHECK(result_store::key_of(prompt, greedy, "") ==
-          result_store::key_of(prompt, greedy_seeded, ""));
+    CHECK(result_store::key_of(prompt, greedy, "")
+          == result_store::key_of(prompt, greedy_seeded, ""));
 }

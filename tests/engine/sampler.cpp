@@ -97,13 +97,13 @@ chi_square compare(const std::vector<double>& expected, const std::vector<uint64
 
 TEST_CASE("philox gives the known answers of its authors") {
     using words = std::array<uint32_t, 4>;
-    CHECK(philox4x32({0, 0, 0, 0}, {0, 0}) ==
-          words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+    CHECK(philox4x32({0, 0, 0, 0}, {0, 0})
+          == words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
     const uint32_t ones = 0xffffffff;
-    CHECK(philox4x32({ones, ones, ones, ones}, {ones, ones}) ==
-          words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
-    CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
-          words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+    CHECK(philox4x32({ones, ones, ones, ones}, {ones, ones})
+          == words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+    CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0})
+          == words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
 TEST_CASE("uniform numbers are uniform, over positions and over seeds") {
@@ -142,13 +142,13 @@ TEST_CASE("the log-probability is the model's own") {
     sampler chooser;
     const std::vector<float> logits{1.0f, 2.0f, 0.5f};
     const double sum = std::exp(1.0) + std::exp(2.0) + std::exp(0.5);
-    CHECK(chooser.sample(logits, {}, nothing, 0).log_probability ==
-          doctest::Approx(2.0 - std::log(sum)));
+    CHECK(chooser.sample(logits, {}, nothing, 0).log_probability
+          == doctest::Approx(2.0 - std::log(sum)));
     sampling_parameters sharp;
     sharp.temperature = 0.1;
     sharp.top_k = 1;
-    CHECK(chooser.sample(logits, sharp, nothing, 0).log_probability ==
-          doctest::Approx(2.0 - std::log(sum)));
+    CHECK(chooser.sample(logits, sharp, nothing, 0).log_probability
+          == doctest::Approx(2.0 - std::log(sum)));
 }
 
 TEST_CASE("filters give exactly the distribution they are defined by") {
@@ -201,8 +201,12 @@ TEST_CASE("draws follow the distribution") {
     cases[2].top_k = 7;
     cases[3].top_p = 0.8;
     cases[4].min_p = 0.1;
-    cases[5] = {.temperature = 1.4, .top_k = 30, .top_p = 0.9, .min_p = 0.02,
-                .repetition_penalty = 1.3, .seed = 0};
+    cases[5] = {.temperature = 1.4,
+                .top_k = 30,
+                .top_p = 0.9,
+                .min_p = 0.02,
+                .repetition_penalty = 1.3,
+                .seed = 0};
     token_set occurred(64);
     occurred.add(std::vector<int32_t>{3, 9, 9, 40});
     for (size_t number = 0; number < cases.size(); ++number) {

@@ -44,9 +44,9 @@ void check_plan(const step_plan& plan, const scheduler_limits& limits, uint32_t 
             REQUIRE(column < batch.block_table_columns);
             const int32_t block = batch.block_table[0][s * batch.block_table_columns + column];
             REQUIRE(block >= 0);
-            REQUIRE(batch.slot[0][row] ==
-                    block * int32_t(tokens_per_block) +
-                        batch.position[row] % int32_t(tokens_per_block));
+            REQUIRE(batch.slot[0][row]
+                    == block * int32_t(tokens_per_block)
+                           + batch.position[row] % int32_t(tokens_per_block));
             REQUIRE(slots.insert(batch.slot[0][row]).second);
         }
     }

@@ -66,21 +66,25 @@ TEST_CASE("stages may stand in any order, the last one answers") {
 }
 
 TEST_CASE("wrong graphs are refused with place, names and a way out") {
-    const auto unknown_stage = refusal({configured("answer", "generate", {{"prompt", "anser.text"}})});
+    const auto unknown_stage =
+        refusal({configured("answer", "generate", {{"prompt", "anser.text"}})});
     CHECK(has(unknown_stage, "test.toml:9"));
     CHECK(has(unknown_stage, "no stage \"anser\""));
     CHECK(has(unknown_stage, "did you mean \"answer\""));
 
-    const auto unknown_input = refusal({configured("answer", "generate", {{"promt", "request.x"}})});
+    const auto unknown_input =
+        refusal({configured("answer", "generate", {{"promt", "request.x"}})});
     CHECK(has(unknown_input, "no input \"promt\""));
     CHECK(has(unknown_input, "prompt"));
 
-    const auto unknown_field = refusal({configured("first", "generate"),
-                                        configured("answer", "generate", {{"prompt", "first.tex"}})});
+    const auto unknown_field =
+        refusal({configured("first", "generate"),
+                 configured("answer", "generate", {{"prompt", "first.tex"}})});
     CHECK(has(unknown_field, "no output \"tex\""));
 
-    const auto wrong_type = refusal({configured("first", "count"),
-                                     configured("answer", "generate", {{"prompt", "first.count"}})});
+    const auto wrong_type =
+        refusal({configured("first", "count"),
+                 configured("answer", "generate", {{"prompt", "first.count"}})});
     CHECK(has(wrong_type, "is text"));
     CHECK(has(wrong_type, "is integer"));
 
@@ -101,15 +105,15 @@ TEST_CASE("wrong graphs are refused with place, names and a way out") {
 }
 
 TEST_CASE("cycles are listed stage by stage") {
-    CHECK(has(refusal({configured("self", "generate", {{"prompt", "self.text"}})}),
-              "self -> self"));
+    CHECK(
+        has(refusal({configured("self", "generate", {{"prompt", "self.text"}})}), "self -> self"));
     const auto three = refusal({configured("a", "generate", {{"prompt", "c.text"}}),
                                 configured("b", "generate", {{"prompt", "a.text"}}),
                                 configured("c", "generate", {{"prompt", "b.text"}}),
                                 configured("end", "generate", {{"prompt", "c.text"}})});
     CHECK(has(three, "cycle: "));
-    CHECK((has(three, "a -> b -> c -> a") || has(three, "b -> c -> a -> b") ||
-           has(three, "c -> a -> b -> c")));
+    CHECK((has(three, "a -> b -> c -> a") || has(three, "b -> c -> a -> b")
+           || has(three, "c -> a -> b -> c")));
     // A stage behind a cycle is not on it.
     const auto behind = refusal({configured("end", "two", {{"a", "x.text"}, {"b", "request.b"}}),
                                  configured("x", "generate", {{"prompt", "y.text"}}),

@@ -84,19 +84,18 @@ TEST_CASE("branches run side by side and meet once, on whatever threads they end
             });
         };
     };
-    pipeline runs(graph_of(diamond, {{"left", later("l")},
-                                     {"right", later("r")},
-                                     {"both",
-                                      [&](const record& input, std::shared_ptr<stage_call> call) {
-                                          ++met;
-                                          call->finish(text_record(text_of(input, "a") + "+" +
-                                                                   text_of(input, "b")),
-                                                       ended_normally());
-                                      }}}));
+    pipeline runs(graph_of(
+        diamond, {{"left", later("l")},
+                  {"right", later("r")},
+                  {"both", [&](const record& input, std::shared_ptr<stage_call> call) {
+                       ++met;
+                       call->finish(text_record(text_of(input, "a") + "+" + text_of(input, "b")),
+                                    ended_normally());
+                   }}}));
     for (int i = 0; i < 50; ++i) {
         const auto stream = runs.run(prompt(std::to_string(i)));
         const outcome result = read_all(*stream);
-        CHECK(result.text == "l" + std::to_string(i) + "+r" + std::to_string(i));
+        CHECK(result.text == fmt::format("l{0}+r{0}", i));
         CHECK(result.finished == 1);
     }
     for (std::thread& thread : threads) thread.join();
@@ -106,19 +105,18 @@ TEST_CASE("branches run side by side and meet once, on whatever threads they end
 TEST_CASE("a failing branch ends the request once and cancels the others") {
     bool cancelled = false;
     std::shared_ptr<stage_call> open;
-    pipeline runs(graph_of(diamond,
-                           {{"left",
-                             [&](const record&, std::shared_ptr<stage_call> call) {
-                                 call->on_cancel([&] { cancelled = true; });
-                                 open = std::move(call);
-                             }},
-                            {"right",
-                             [](const record&, std::shared_ptr<stage_call> call) {
-                                 call->fail(error(SLUICE_UNAVAILABLE, "no right today"));
-                             }},
-                            {"both", [](const record&, std::shared_ptr<stage_call>) {
-                                 FAIL("must not start");
-                             }}}));
+    pipeline runs(graph_of(diamond, {{"left",
+                                      [&](const record&, std::shared_ptr<stage_call> call) {
+                                          call->on_cancel([&] { cancelled = true; });
+                                          open = std::move(call);
+                                      }},
+                                     {"right",
+                                      [](const record&, std::shared_ptr<stage_call> call) {
+                                          call->fail(error(SLUICE_UNAVAILABLE, "no right today"));
+                                      }},
+                                     {"both", [](const record&, std::shared_ptr<stage_call>) {
+                                          FAIL("must not start");
+                                      }}}));
     const outcome result = read_all(*runs.run(prompt("x")));
     CHECK(result.finished == 1);
     CHECK(result.last.reason == finish_reason::failed);
@@ -144,26 +142,26 @@ TEST_CASE("a first stage that throws refuses the whole request") {
 }
 
 TEST_CASE("the last stage's parts are streamed, others' are not, and nothing comes twice") {
-    pipeline runs(graph_of(
-        {configured("first", "x"), configured("last", "x", {{"in", "first.text"}})},
-        {{"first",
-          [](const record& input, std::shared_ptr<stage_call> call) {
-              generation_event part;
-              part.text = "hidden";
-              call->stream(part);
-              call->finish(text_record(text_of(input, "prompt") + "!"), ended_normally());
-          }},
-         {"last", [](const record& input, std::shared_ptr<stage_call> call) {
-              for (const char c : text_of(input, "in")) {
-                  generation_event part;
-                  part.text = c;
-                  call->stream(part);
-              }
-              call->finish(text_record(text_of(input, "in")), ended_normally());
-              generation_event part;
-              part.text = "late";
-              call->stream(part);
-          }}}));
+    pipeline runs(
+        graph_of({configured("first", "x"), configured("last", "x", {{"in", "first.text"}})},
+                 {{"first",
+                   [](const record& input, std::shared_ptr<stage_call> call) {
+                       generation_event part;
+                       part.text = "hidden";
+                       call->stream(part);
+                       call->finish(text_record(text_of(input, "prompt") + "!"), ended_normally());
+                   }},
+                  {"last", [](const record& input, std::shared_ptr<stage_call> call) {
+                       for (const char c : text_of(input, "in")) {
+                           generation_event part;
+                           part.text = c;
+                           call->stream(part);
+                       }
+                       call->finish(text_record(text_of(input, "in")), ended_normally());
+                       generation_event part;
+                       part.text = "late";
+                       call->stream(part);
+                   }}}));
     CHECK(read_all(*runs.run(prompt("abc"))).text == "abc!");
 }
 

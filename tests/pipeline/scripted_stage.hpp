@@ -37,9 +37,8 @@ inline field_description text_field(std::string name, bool required = true) {
 }
 
 // "answer": a, b of text -> text.  "numbers": no input but a prompt -> count, an integer.
-inline stage_configuration
-configured(std::string name, std::string kind,
-           std::vector<std::pair<std::string, std::string>> input = {}) {
+inline stage_configuration configured(std::string name, std::string kind,
+                                      std::vector<std::pair<std::string, std::string>> input = {}) {
     stage_configuration made;
     made.name = std::move(name);
     made.kind = std::move(kind);

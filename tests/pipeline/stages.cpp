@@ -52,8 +52,8 @@ std::string read_all(generation& stream, generation_event& last) {
 }
 
 std::string expected_text(const std::string& prompt, uint32_t count) {
-    const auto tokens = fake_executor::expected(letter_tokenizer()->encode(prompt, true), count,
-                                                letter_count);
+    const auto tokens =
+        fake_executor::expected(letter_tokenizer()->encode(prompt, true), count, letter_count);
     return letter_tokenizer()->decode(tokens, true);
 }
 
@@ -62,9 +62,8 @@ std::shared_ptr<const pipeline_graph> graph_of(const std::vector<stage_configura
     generation_configuration defaults;
     defaults.tokens_max = 6;
     return std::make_shared<pipeline_graph>(stages, [&](const stage_configuration& configured) {
-        return configured.kind == "generate"
-                   ? make_generate_stage(configured, defaults, generator)
-                   : make_template_stage(configured);
+        return configured.kind == "generate" ? make_generate_stage(configured, defaults, generator)
+                                             : make_template_stage(configured);
     });
 }
 
@@ -142,8 +141,8 @@ TEST_CASE("a chain of template, generation and template") {
     request.fields["name"] = std::string("bob");
     request.options.generation.end_tokens_stop = false;
     generation_event last;
-    CHECK(read_all(*runs.run(request), last) ==
-          "<" + expected_text("say hello to bob", 6) + "> said bob");
+    CHECK(read_all(*runs.run(request), last)
+          == "<" + expected_text("say hello to bob", 6) + "> said bob");
     CHECK(last.reason == finish_reason::end_token);
     CHECK(last.usage.completion_tokens == 6);
 
@@ -166,8 +165,8 @@ TEST_CASE("what the engine refuses comes at once, or ends the stream behind anot
     CHECK(has(refusal([&] { direct.run(request); }), "5000 tokens"));
 
     stage_configuration shape = template_stage("{prompt}{prompt}");
-    pipeline behind(graph_of({shape, configured("model", "generate", {{"prompt", "shape.text"}})},
-                             *engine));
+    pipeline behind(
+        graph_of({shape, configured("model", "generate", {{"prompt", "shape.text"}})}, *engine));
     request.fields["prompt"] = std::string(200, 'a');
     generation_event last;
     CHECK(read_all(*behind.run(request), last).empty());

@@ -90,7 +90,7 @@ void plain_runner::run(uint32_t worker_count) {
     for (const plugin::operation& operation : parsed_.operations) {
         const plain::step step(parsed_, operation, cache_.get(), tensor_of, weights);
         for (uint32_t worker = 0; worker < worker_count; ++worker) {
-            step.run({worker, worker_count, plugin::barrier(nullptr)});
+            step.run({worker, worker_count, {host_table_, nullptr}});
         }
     }
 }

@@ -37,8 +37,8 @@ outcome run(const std::string& command) {
 class configuration_file {
   public:
     explicit configuration_file(const std::string& text)
-        : path_(std::filesystem::temp_directory_path() /
-                ("sluice-samples-" + std::to_string(getpid()) + ".toml")) {
+        : path_(std::filesystem::temp_directory_path()
+                / ("sluice-samples-" + std::to_string(getpid()) + ".toml")) {
         std::ofstream(path_) << text;
     }
     ~configuration_file() { std::filesystem::remove(path_); }
@@ -51,9 +51,9 @@ class configuration_file {
 };
 
 std::string toml(const std::string& backend) {
-    return "backend = \"" + backend + "\"\nplugin_folders = [\"" SLUICE_PLUGIN_BUILD_DIR
-           "\"]\n[model]\npath = \"" + model_folder.string() +
-           "\"\n[engine]\nworker_count = 2\n";
+    return "backend = \"" + backend
+           + "\"\nplugin_folders = [\"" SLUICE_PLUGIN_BUILD_DIR "\"]\n[model]\npath = \""
+           + model_folder.string() + "\"\n[engine]\nworker_count = 2\n";
 }
 
 std::string sample(const std::string& name) { return SLUICE_BINARY_DIR "/bin/" + name; }
@@ -65,7 +65,8 @@ TEST_CASE("both samples stream the same greedy text, on either backend") {
     for (const std::string backend : {"onednn", "reference"}) {
         CAPTURE(backend);
         const configuration_file configured(toml(backend));
-        const std::string arguments = " " + configured.path() + " 'The package manager' 12 2>/dev/null";
+        const std::string arguments =
+            " " + configured.path() + " 'The package manager' 12 2>/dev/null";
         const outcome c = run(sample("embed_c") + arguments);
         CHECK(c.status == 0);
         CHECK(c.output.size() > 12);

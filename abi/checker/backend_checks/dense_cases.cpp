@@ -14,7 +14,8 @@ int64_t width(draw& with, int64_t most) {
 }
 // Inputs of a matrix: at least a few groups, and not a whole number of them.
 int64_t depth(draw& with) {
-    const int64_t any = with.between(1, 300);
+    // One row and many columns: room that was sized by rows would be too small.
+    const int64_t any = with.between(1, with.number == 1 ? 1100 : 300);
     return with.format.scale_type == 0 ? any : (any + 31) / 32 * 32 + 8;
 }
 

@@ -118,7 +118,8 @@ operation_case moe_ffn(draw& with) {
     attributes.weight_on_input = with.coin() ? 1 : 0;
     const bool split = attributes.gate_layout == SLUICE_GATE_SPLIT;
     const int64_t local = with.between(1, 9);
-    const int64_t hidden = whole_bytes(with, with.between(1, 150));
+    // One row and many columns: room that was sized by rows would be too small.
+    const int64_t hidden = whole_bytes(with, with.between(1, with.number == 1 ? 900 : 150));
     const int64_t inner = whole_bytes(with, with.between(1, 70));
     const bool has_map = with.coin();
     const int64_t experts = local + with.between(0, 4);
@@ -163,7 +164,7 @@ operation_case grouped_linear(draw& with) {
     const int64_t experts = with.between(1, 7);
     const int64_t choices = with.between(1, 3);
     const int64_t in = whole_bytes(with, with.between(1, 150));
-    const int64_t out = whole_bytes(with, with.between(1, 90));
+    const int64_t out = whole_bytes(with, with.between(1, with.number == 1 ? 900 : 90));
     // Experts own neighbouring places; some own none, and the last places belong to nobody.
     const int64_t owned = to.rows() * with.between(0, choices);
     std::vector<int32_t> offset{0, static_cast<int32_t>(owned)};

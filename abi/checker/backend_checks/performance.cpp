@@ -3,6 +3,7 @@
 #include "backend_checks.hpp"
 
 #include "base/element_type.hpp"
+#include "base/progress.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -210,10 +211,12 @@ std::vector<measured> measure(plugin_instance& plugin) {
                                 {SLUICE_BF16, "int8_g64"},
                                 {SLUICE_BF16, "int4_g64"}};
     std::vector<measured> found;
+    progress shown("timing", 0);
     for (const setup& of : setups) {
         if (!has_activations(plugin, of.type)) continue;
         for (workload& each : workloads(of)) {
             if (first_refusal(plugin, each.given.made)) continue;
+            shown.advance();
             double seconds = 0;
             // Some first to warm up; the shortest of the rest. Plain backends are slow: once will
             // do.

@@ -141,7 +141,9 @@ class moe_ffn_step final : public step {
         const int64_t run = rows_max_ * blocks_per_unit * kernels::block_width * 4;
         return {inner_at() + aligned(places_max_ * inner_ * 4) + inner_packed_bytes()
                     + aligned(places_max_ * down_.layout.n * 4),
-                std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()) + 3 * run};
+                // Of a worker: three runs of inner columns, or one combined row.
+                std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes())
+                    + std::max(3 * run, aligned(down_.layout.n * 4))};
     }
 
     void run(const plugin::worker& self) override {

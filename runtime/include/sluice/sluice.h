@@ -1,17 +1,21 @@
 /*
  * sluice for embedding: create a runtime from TOML, submit requests, read the text as it comes.
  *
- * Handles. A runtime owns a model, its plugins and threads; a generation is one request. Two runtimes
- *   in one process share nothing. Nothing here is global.
- * Threads. Every function may be called from any thread, several at once, except that a handle is
- *   destroyed once, when no other call uses it.
- * Errors. A function that can fail returns a status and fills in the caller's sluice_error, which may
- *   be NULL: what was expected, what was found, where, and what to do.
- * Memory. Texts passed in are copied. Texts handed out are borrowed: until the callback returns, or
- *   until the next call with the same generation. Texts are UTF-8; those handed out end in a zero
- *   byte that `size` does not count.
- * Growth. Structs begin with struct_size; fill them with SLUICE_INIT(type). Fields that a caller's
- *   older struct does not have mean their zero, which is always the default.
+ * Handles: a runtime owns a model, its plugins and threads; a generation is one request. Two
+ * runtimes in one process share nothing. Nothing here is global.
+ *
+ * Threads: every function may be called from any thread, several at once, except that a handle is
+ * destroyed once, when no other call uses it.
+ *
+ * Errors: a function that can fail returns a status and fills in the caller's sluice_error, which
+ * may be NULL: what was expected, what was found, where, and what to do.
+ *
+ * Memory: texts passed in are copied. Texts handed out are borrowed: until the callback returns, or
+ * until the next call with the same generation. Texts are UTF-8; those handed out end in a zero
+ * byte that `size` does not count.
+ *
+ * Growth: structs begin with struct_size; fill them with SLUICE_INIT(type). Fields that a caller's
+ * older struct does not have mean their zero, which is always the default.
  */
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
@@ -46,23 +50,24 @@ SLUICE_API const char* sluice_version(void);
 /* One line of the log; called from any thread, one call at a time. */
 typedef void (*sluice_log_function)(void* context, uint32_t level, sluice_text line);
 /* Bytes of weights prepared so far, and in all; called on the creating thread. */
-typedef void (*sluice_progress_function)(void* context, uint64_t done_bytes,
-                                         uint64_t total_bytes);
+typedef void (*sluice_progress_function)(void* context, uint64_t done_bytes, uint64_t total_bytes);
 
 typedef struct sluice_runtime_options {
     uint32_t struct_size;
-    uint32_t log_level;                /* SLUICE_RUNTIME_LOG_* */
-    sluice_log_function on_log;        /* NULL: standard error */
+    uint32_t log_level;         /* SLUICE_RUNTIME_LOG_* */
+    sluice_log_function on_log; /* NULL: standard error */
     void* log_context;
     sluice_progress_function on_progress; /* NULL: none */
     void* progress_context;
-    const char* const* overrides;      /* [override_count] "section.key=value", over the TOML */
+    const char* const* overrides; /* [override_count] "section.key=value", over the TOML */
     uint64_t override_count;
-    const char* folder; /* that relative paths in a TOML text resolve against; NULL: the current one */
+    /* That relative paths in a TOML text resolve against; NULL: the current one. */
+    const char* folder;
 } sluice_runtime_options;
 
 /* Reads the TOML file, opens plugins and model, and is ready to generate when it returns. Relative
- * paths in it resolve against its folder. `options` may be NULL. Blocks as long as loading takes. */
+ * paths in it resolve against its folder. `options` may be NULL. Blocks as long as loading takes.
+ */
 SLUICE_API sluice_status sluice_runtime_create_from_file(const char* path,
                                                          const sluice_runtime_options* options,
                                                          sluice_runtime** runtime_owned,
@@ -73,7 +78,8 @@ SLUICE_API sluice_status sluice_runtime_create_from_text(sluice_text toml,
                                                          sluice_runtime** runtime_owned,
                                                          sluice_error* error);
 /* Cancels what still runs (each stream still gets its last event), joins all threads and frees
- * everything. Generations may be destroyed before or after. Not from a callback. NULL is ignored. */
+ * everything. Generations may be destroyed before or after. Not from a callback. NULL is ignored.
+ */
 SLUICE_API void sluice_runtime_destroy(sluice_runtime* runtime_owned);
 
 typedef struct sluice_model_info {
@@ -87,15 +93,15 @@ typedef struct sluice_model_info {
     uint32_t sequences_max;      /* requests that run together; more wait */
     uint64_t parameter_count;
     uint64_t active_parameter_count; /* that one token uses */
-    sluice_text model_type;      /* "deepseek_v3"; this and the rest live as long as the runtime */
-    sluice_text backend;         /* id of the plugin that computes */
-    sluice_text device;          /* as the backend calls it */
-    sluice_text fingerprint;     /* 64 hexadecimal digits: equal ones compute the same */
+    sluice_text model_type;  /* "deepseek_v3"; this and the rest live as long as the runtime */
+    sluice_text backend;     /* id of the plugin that computes */
+    sluice_text device;      /* as the backend calls it */
+    sluice_text fingerprint; /* 64 hexadecimal digits: equal ones compute the same */
 } sluice_model_info;
 
 /* `info` is the caller's, with struct_size set. */
-SLUICE_API sluice_status sluice_runtime_model_info(sluice_runtime* runtime,
-                                                   sluice_model_info* info, sluice_error* error);
+SLUICE_API sluice_status sluice_runtime_model_info(sluice_runtime* runtime, sluice_model_info* info,
+                                                   sluice_error* error);
 
 /* ---- Text and tokens ---- */
 
@@ -132,9 +138,9 @@ typedef struct sluice_generation_usage {
 /* A piece of an answer, or its end. */
 typedef struct sluice_generation_event {
     uint32_t struct_size;
-    uint32_t finish;                /* SLUICE_FINISH_NONE: a piece; else the last event */
-    sluice_text text;               /* whole characters, never part of a stop string; may be empty */
-    const int32_t* token_ids;       /* [token_count] sampled since the event before */
+    uint32_t finish;          /* SLUICE_FINISH_NONE: a piece; else the last event */
+    sluice_text text;         /* whole characters, never part of a stop string; may be empty */
+    const int32_t* token_ids; /* [token_count] sampled since the event before */
     const float* log_probabilities; /* [token_count] natural logarithms */
     uint64_t token_count;
     sluice_status status; /* of a failure; else SLUICE_OK */
@@ -145,8 +151,8 @@ typedef struct sluice_generation_event {
 } sluice_generation_event;
 
 /* Called for each event in order, the last one included, on a thread of the runtime or on the
- * submitting thread, and maybe before `submit` returns. Must not block for long (every other text waits) and
- * must not destroy the runtime or its own generation; it may submit and cancel. */
+ * submitting thread, and maybe before `submit` returns. Must not block for long (every other text
+ * waits) and must not destroy the runtime or its own generation; it may submit and cancel. */
 typedef void (*sluice_generation_function)(void* context, const sluice_generation_event* event);
 
 /* Which of the members below count; the others keep the configuration's [generation]. */
@@ -172,22 +178,22 @@ typedef struct sluice_named_text {
 
 typedef struct sluice_generation_options {
     uint32_t struct_size;
-    uint32_t set;            /* SLUICE_SET_* */
-    sluice_text prompt;      /* read unless token_ids are given */
+    uint32_t set;             /* SLUICE_SET_* */
+    sluice_text prompt;       /* read unless token_ids are given */
     const int32_t* token_ids; /* [token_count] */
     uint64_t token_count;
     uint32_t tokens_max;
-    uint32_t top_k;    /* 0: off */
-    double temperature; /* 0: greedy */
-    double top_p;       /* 1: off */
-    double min_p;       /* 0: off */
+    uint32_t top_k;            /* 0: off */
+    double temperature;        /* 0: greedy */
+    double top_p;              /* 1: off */
+    double min_p;              /* 0: off */
     double repetition_penalty; /* 1: off */
     uint64_t seed;
     const sluice_text* stop; /* [stop_count] */
     uint64_t stop_count;
     const sluice_named_text* fields; /* [field_count] */
     uint64_t field_count;
-    sluice_text tenant; /* whose cached prefixes may be shared */
+    sluice_text tenant;  /* whose cached prefixes may be shared */
     uint64_t timeout_ms; /* since submission; 0: none */
     uint32_t flags;      /* SLUICE_GENERATION_* */
     uint32_t reserved;
@@ -204,8 +210,8 @@ SLUICE_API sluice_status sluice_runtime_submit(sluice_runtime* runtime,
 #define SLUICE_WAIT_FOREVER UINT64_MAX
 
 /* The next event, waiting up to timeout_ms for it (0: not at all). *event is NULL when none came in
- * time, and when all were taken; it is borrowed until the next call with this generation. One thread
- * at a time. SLUICE_INVALID for a generation with a callback. */
+ * time, and when all were taken; it is borrowed until the next call with this generation. One
+ * thread at a time. SLUICE_INVALID for a generation with a callback. */
 SLUICE_API sluice_status sluice_generation_next(sluice_generation* generation, uint64_t timeout_ms,
                                                 const sluice_generation_event** event,
                                                 sluice_error* error);
@@ -215,8 +221,8 @@ SLUICE_API void sluice_generation_wait(sluice_generation* generation);
 SLUICE_API uint32_t sluice_generation_finished(sluice_generation* generation);
 /* Asks for an end, between two tokens. The last event still comes. */
 SLUICE_API void sluice_generation_cancel(sluice_generation* generation);
-/* Cancels if it still runs, waits for its last event if it has a callback, and frees the handle. Not
- * from its own callback. NULL is ignored. */
+/* Cancels if it still runs, waits for its last event if it has a callback, and frees the handle.
+ * Not from its own callback. NULL is ignored. */
 SLUICE_API void sluice_generation_destroy(sluice_generation* generation_owned);
 
 #ifdef __cplusplus

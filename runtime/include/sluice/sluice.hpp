@@ -1,8 +1,9 @@
 // The C++ face of sluice.h: header-only, C++17, everything owned, errors as exceptions.
 //
-//     sluice::embed::runtime runtime = sluice::embed::runtime::from_file("configs/quickstart.toml");
-//     sluice::embed::request request("The package manager");
-//     for (const auto& event : runtime.submit(request)) std::cout << event.text << std::flush;
+//     sluice::embed::runtime runtime =
+//     sluice::embed::runtime::from_file("configs/quickstart.toml"); sluice::embed::request
+//     request("The package manager"); for (const auto& event : runtime.submit(request)) std::cout
+//     << event.text << std::flush;
 //
 // What sluice.h says of threads and lifetimes holds here. A runtime outlives its generations' use.
 #pragma once
@@ -90,9 +91,12 @@ struct event {
         copy.message = detail::string_of(source.message);
         copy.stop = detail::string_of(source.stop);
         if (source.usage != nullptr) {
-            copy.usage = {source.usage->prompt_tokens,         source.usage->prompt_tokens_reused,
-                          source.usage->completion_tokens,     source.usage->time_to_first_token_s,
-                          source.usage->duration_s,            source.usage->tokens_per_second,
+            copy.usage = {source.usage->prompt_tokens,
+                          source.usage->prompt_tokens_reused,
+                          source.usage->completion_tokens,
+                          source.usage->time_to_first_token_s,
+                          source.usage->duration_s,
+                          source.usage->tokens_per_second,
                           source.usage->from_result_cache != 0};
         }
         return copy;
@@ -101,7 +105,7 @@ struct event {
 
 // What is asked for. Members that are not set keep the configuration's [generation].
 struct request {
-    std::string prompt;             // read unless token_ids are given
+    std::string prompt; // read unless token_ids are given
     std::vector<int32_t> token_ids;
     std::optional<uint32_t> tokens_max;
     std::optional<double> temperature;
@@ -120,8 +124,8 @@ struct request {
     explicit request(std::string text) : prompt(std::move(text)) {}
 };
 
-// Called for each event in order; see sluice_generation_function. What it throws ends the request and
-// comes out of generation::wait().
+// Called for each event in order; see sluice_generation_function. What it throws ends the request
+// and comes out of generation::wait().
 using callback = std::function<void(const event&)>;
 
 // One request. Destroying it cancels what still runs.
@@ -214,7 +218,7 @@ struct runtime_options {
     std::function<void(uint32_t level, std::string_view line)> on_log; // empty: standard error
     std::function<void(uint64_t done_bytes, uint64_t total_bytes)> on_progress;
     std::vector<std::string> overrides; // "section.key=value"
-    std::string folder; // for relative paths in a TOML text; empty: the current one
+    std::string folder;                 // for relative paths in a TOML text; empty: the current one
 };
 
 struct model_info {
@@ -361,8 +365,7 @@ class runtime {
         given.override_count = overrides.size();
         if (!made.options_->folder.empty()) given.folder = made.options_->folder.c_str();
         sluice_runtime* handle = nullptr;
-        detail::call(
-            [&](sluice_error* record) { return create_handle(given, &handle, record); });
+        detail::call([&](sluice_error* record) { return create_handle(given, &handle, record); });
         made.handle_.reset(handle);
         return made;
     }

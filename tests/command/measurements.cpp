@@ -1,0 +1,128 @@
+// verify, eval and bench.
+#include "command/command_fixture.hpp"
+
+#include "model/safetensors.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace sluice;
+using namespace sluice::test;
+
+namespace {
+
+std::vector<std::string> verify(const std::string& model, const std::string& golden,
+                                const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments{
+        "verify",    golden_model(model), "--golden", golden_logits(golden),
+        "--backend", default_backend(),   "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
+// The golden file's first sequence, and the mean NLL that its own logits give.
+struct golden_sequence {
+    std::vector<int32_t> tokens;
+    double mean_nll = 0; // of tokens 1 to the last
+};
+
+golden_sequence read_sequence(const std::string& family) {
+    const auto file = safetensors_file::open(golden_logits(family));
+    const auto ids = file->tensor(*file->find_entry("input_ids"));
+    const auto logits = file->tensor(*file->find_entry("logits"));
+    const auto length = size_t(ids.shape.at(1));
+    const auto width = size_t(logits.shape.at(2));
+    const auto* id = reinterpret_cast<const int32_t*>(ids.bytes.data());
+    const auto* row = reinterpret_cast<const float*>(logits.bytes.data());
+    golden_sequence result;
+    result.tokens.assign(id, id + length);
+    for (size_t i = 0; i + 1 < length; ++i, row += width) {
+        double sum = 0;
+        for (size_t v = 0; v < width; ++v) sum += std::exp(double(row[v]));
+        result.mean_nll += std::log(sum) - row[size_t(result.tokens[i + 1])];
+    }
+    result.mean_nll /= double(length - 1);
+    return result;
+}
+
+} // namespace
+
+TEST_CASE("verify passes on the golden models") {
+    for (const char* family :
+         {"llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"}) {
+        CAPTURE(family);
+        const auto json = sluice_command(verify(family, family)).json();
+        check_keys(json, {"max_abs_error", "greedy_agreement", "rows", "rows_over_margin",
+                          "continuation_tokens", "continuation_tokens_agreeing", "passed"});
+        CHECK(json["passed"] == true);
+        CHECK(json["max_abs_error"] < 1e-3);
+        CHECK(json["greedy_agreement"] == 1.0);
+        CHECK(json["rows"] == 80);
+        CHECK(json["continuation_tokens_agreeing"] == 16);
+    }
+    const auto narrow = sluice_command(verify("mixtral", "mixtral", {"--dtype", "bfloat16"}));
+    CHECK(nlohmann::json::parse(narrow.output)["dtype"] == "bfloat16");
+    CHECK(sluice_command(verify("llama", "llama", {"--chunk", "1"})).status == 0);
+}
+
+TEST_CASE("verify fails with status 1 where the logits are others") {
+    const auto other = sluice_command(verify("llama", "qwen3"));
+    CHECK(other.status == 1);
+    const auto json = nlohmann::json::parse(other.output);
+    CHECK(json["passed"] == false);
+    CHECK(json["max_abs_error"] > 0.1);
+    CHECK(sluice_command(verify("llama", "llama", {"--tolerance", "0"})).status == 1);
+    check_refused({"verify", golden_model("llama"), "--golden", golden_model("llama") + "/none",
+                   "--backend", default_backend()},
+                  {"none"});
+    check_refused({"verify", golden_model("llama"), "--golden",
+                   golden_model("llama") + "/model.safetensors", "--backend", default_backend()},
+                  {"input_ids", "found neither"});
+}
+
+TEST_CASE("eval nll gives what the golden logits give") {
+    const auto golden = read_sequence("deepseek_v3");
+    std::string bytes;
+    for (const int32_t token : golden.tokens) {
+        bytes += static_cast<char>(token & 0xff);
+        bytes += static_cast<char>(token >> 8);
+    }
+    const temporary_directory folder;
+    const auto tokens = folder.write("tokens.u16", bytes).string();
+    const auto config =
+        folder
+            .write("config.toml", "backend = \"" + default_backend() + "\"\n[model]\npath = \""
+                                      + golden_model("deepseek_v3") + "\"\n")
+            .string();
+    const auto window = std::to_string(golden.tokens.size() - 1);
+    const auto json =
+        sluice_command({"eval", "nll", config, "--tokens", tokens, "--window", window, "--json"})
+            .json();
+    check_keys(json, {"mean_nll", "perplexity", "tokens", "windows", "seconds"});
+    CHECK(json["windows"] == 1);
+    CHECK(json["tokens"] == golden.tokens.size() - 1);
+    CHECK(json["mean_nll"].get<double>() == doctest::Approx(golden.mean_nll).epsilon(1e-5));
+    CHECK(json["perplexity"].get<double>()
+          == doctest::Approx(std::exp(golden.mean_nll)).epsilon(1e-4));
+    check_refused({"eval", "nll", config, "--tokens", tokens, "--window", "1000"},
+                  {"tokens.u16", "1001"});
+    const auto odd = folder.write("odd.u16", "abc").string();
+    check_refused({"eval", "nll", config, "--tokens", odd, "--window", "1"},
+                  {"odd.u16", "3 bytes"});
+}
+
+TEST_CASE("bench reports speeds and their shares of the machine's limits") {
+    const auto json = sluice_command({"bench", configuration_path("quickstart"), "--set",
+                                      "backend=" + default_backend(), "--prompt-tokens", "32",
+                                      "--decode-tokens", "4", "--repetitions", "2", "--json"})
+                          .json();
+    for (const char* key :
+         {"prefill_tokens_per_second", "decode_tokens_per_second", "bytes_per_token",
+          "decode_bandwidth_share", "prefill_matrix_peak_share", "operations_per_prompt_token",
+          "measured_bandwidth_bytes_per_second", "measured_matrix_peak_operations_per_second"}) {
+        CAPTURE(key);
+        CHECK(json.value(key, 0.0) > 0.0);
+    }
+    CHECK(json["prefill_tokens_per_second_all"].size() == 2);
+    CHECK(json["backend"] == default_backend());
+}

@@ -1,0 +1,102 @@
+#include "command/command_fixture.hpp"
+
+using namespace sluice::test;
+
+namespace {
+
+std::vector<std::string> quickstart(const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"run", configuration_path("quickstart"), "--set",
+                                       "backend=" + default_backend()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
+} // namespace
+
+TEST_CASE("run writes the text to standard output and figures to standard error") {
+    const auto arguments = quickstart({"--prompt", "The package manager", "--max-tokens", "12"});
+    const auto text = sluice_command(arguments);
+    REQUIRE_MESSAGE(text.status == 0, text.errors);
+    auto with_json = arguments;
+    with_json.push_back("--json");
+    const auto json = sluice_command(with_json).json();
+    check_keys(json, {"text", "token_ids", "finish_reason", "prompt_tokens", "prompt_tokens_reused",
+                      "completion_tokens", "time_to_first_token_seconds", "tokens_per_second",
+                      "duration_seconds", "from_result_cache"});
+    CHECK(text.output == json["text"].get<std::string>() + "\n");
+    CHECK(text.errors.find("12 tokens") != std::string::npos);
+    CHECK(json["token_ids"].size() == 12);
+    CHECK(json["completion_tokens"] == 12);
+    CHECK(json["finish_reason"] == "tokens_max");
+    CHECK(json["from_result_cache"] == false);
+
+    // The ids are those of the text, by the tokenizer alone.
+    const auto decoded =
+        sluice_command({"tokenize", default_model(), "--decode"}, json["token_ids"].dump());
+    CHECK(decoded.output == json["text"].get<std::string>());
+}
+
+TEST_CASE("a stop text ends the text and is not part of it") {
+    const auto plain = sluice_command(quickstart({"--prompt", "The package manager", "--max-tokens",
+                                                  "24", "--json"}))
+                           .json();
+    const auto text = plain["text"].get<std::string>();
+    REQUIRE(text.size() > 12);
+    const auto stop = text.substr(8, 3);
+    const auto json = sluice_command(quickstart({"--prompt", "The package manager", "--max-tokens",
+                                                 "24", "--json", "--set",
+                                                 "generation.stop=" + nlohmann::json{stop}.dump()}))
+                          .json();
+    CHECK(json["finish_reason"] == "stop_text");
+    CHECK(json["text"] == text.substr(0, text.find(stop)));
+}
+
+TEST_CASE("an interrupt ends the request in order") {
+    // More tokens than a second is enough for, on any machine of today.
+    const auto result = sluice_command(quickstart({"--prompt", "A", "--max-tokens", "2000",
+                                                   "--json", "--set", "backend=reference"}),
+                                       {}, "timeout --preserve-status --signal=INT 1.5");
+    const auto json = result.json();
+    CHECK(json["finish_reason"] == "cancelled");
+    CHECK(json["token_ids"].size() < 2000);
+}
+
+TEST_CASE("explain says what runs each operation") {
+    const std::vector<std::string> base{"explain", configuration_path("quickstart"), "--set",
+                                        "backend=" + default_backend()};
+    const auto with = [&](const std::vector<std::string>& more) {
+        auto arguments = base;
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return sluice_command(arguments);
+    };
+    const auto json = with({"--json"}).json();
+    check_keys(json, {"configuration", "pipeline", "backend", "device", "router", "operations",
+                      "expansions", "weights"});
+    CHECK(json["backend"] == default_backend());
+    CHECK(json["router"] == "specification");
+    REQUIRE(json["operations"].size() > 50);
+    for (const auto& operation : json["operations"]) {
+        check_keys(operation, {"operation", "plugin", "kernel", "remark"});
+        CHECK(!operation["plugin"].get<std::string>().empty());
+    }
+    bool grouped = false;
+    for (const auto& weight : json["weights"])
+        grouped |= weight["stored"].get<std::string>().find("groups of 64") != std::string::npos;
+    CHECK(grouped);
+
+    const auto text = with({});
+    CHECK(text.status == 0);
+    CHECK(text.output.find("request.prompt -> generate -> text") != std::string::npos);
+    CHECK(text.output.find(default_backend()) != std::string::npos);
+    const auto program = with({"--program", "--all-layers"});
+    CHECK(program.status == 0);
+    CHECK(program.output.find("layers.5.route") != std::string::npos);
+    CHECK(program.output.size() > with({"--program"}).output.size());
+
+    // Another router changes the program and nothing that is stored.
+    const auto inlined = with({"--json", "--set", "router=subprogram"}).json();
+    CHECK(inlined["router"] == "subprogram");
+    CHECK(inlined["weights"] == json["weights"]);
+    CHECK(inlined["pipeline"] == json["pipeline"]);
+    CHECK(inlined["operations"].size() > json["operations"].size());
+}
