@@ -5,28 +5,6 @@ function(sluice_leave_out what why)
     set_property(GLOBAL APPEND PROPERTY SLUICE_LEFT_OUT "${what}: ${why}")
 endfunction()
 
-# sluice_drop_missing(<target>...): takes the sources that do not exist out of the targets, with a
-# warning, so that a half-written folder does not stop the others from building.
-function(sluice_drop_missing)
-    foreach(target ${ARGV})
-        if(NOT TARGET ${target})
-            continue()
-        endif()
-        get_target_property(sources ${target} SOURCES)
-        get_target_property(folder ${target} SOURCE_DIR)
-        set(kept ${folder}/CMakeLists.txt)
-        foreach(source ${sources})
-            get_filename_component(path "${source}" ABSOLUTE BASE_DIR ${folder})
-            if(EXISTS ${path})
-                list(APPEND kept ${source})
-            else()
-                message(WARNING "${target}: no such source file: ${source}")
-            endif()
-        endforeach()
-        set_target_properties(${target} PROPERTIES SOURCES "${kept}" LINKER_LANGUAGE CXX)
-    endforeach()
-endfunction()
-
 # sluice_add_test(<name> SOURCES <file>... [LIBRARIES <target>...] [LABELS <label>...]
 #                 [DEPENDS <target>...] [TIMEOUT <seconds>])
 #
@@ -35,7 +13,6 @@ endfunction()
 function(sluice_add_test name)
     cmake_parse_arguments(PARSE_ARGV 1 test "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;DEPENDS")
     add_executable(test-${name} ${test_SOURCES})
-    sluice_drop_missing(test-${name})
     target_link_libraries(test-${name} PRIVATE sluice_test_main ${test_LIBRARIES})
     target_compile_options(test-${name} PRIVATE ${SLUICE_WARNINGS})
     set_target_properties(test-${name} PROPERTIES

@@ -35,8 +35,14 @@ inline std::string read_file(const std::filesystem::path& path) {
 
 inline std::string shell_quoted(std::string_view text) {
     std::string quoted = "'";
-    for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    return quoted + "'";
+    for (const char c : text) {
+        if (c == '\'')
+            quoted += "'\\''";
+        else
+            quoted += c;
+    }
+    quoted += "'";
+    return quoted;
 }
 
 // `before`: a program that starts the command, such as "timeout 1".
@@ -44,12 +50,16 @@ inline outcome sluice_command(const std::vector<std::string>& arguments,
                               std::string_view input = {}, const std::string& before = {}) {
     const temporary_directory files;
     files.write("input", input);
-    std::string line = before + " " + shell_quoted(SLUICE_COMMAND);
-    for (const auto& argument : arguments) line += " " + shell_quoted(argument);
-    const auto path = [&](const char* name) {
-        return shell_quoted((files.path() / name).string());
+    std::string line = before;
+    const auto add = [&](const char* separator, const std::string& word) {
+        line += separator;
+        line += shell_quoted(word);
     };
-    line += " <" + path("input") + " >" + path("output") + " 2>" + path("errors");
+    add(" ", SLUICE_COMMAND);
+    for (const auto& argument : arguments) add(" ", argument);
+    add(" <", (files.path() / "input").string());
+    add(" >", (files.path() / "output").string());
+    add(" 2>", (files.path() / "errors").string());
     const int status = std::system(line.c_str());
     outcome result;
     result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128;

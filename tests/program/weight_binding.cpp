@@ -135,7 +135,8 @@ const weight_request& request_of(const model_program& model, const std::string& 
     return model.weights.front();
 }
 
-bound_weight bind(const checkpoint& weights, const model_program& model, const std::string& name) {
+bound_weight bind_named(const checkpoint& weights, const model_program& model,
+                        const std::string& name) {
     const weight_request& request = request_of(model, name);
     return bind_weight(weights, request, model.step.value(request.value).weight_format);
 }
@@ -168,8 +169,8 @@ TEST_CASE("plain tensors, and slices of them") {
     }
     // The rows of head 1: n = 32 of keys, then v = 32 of values, in kv_b_proj [4 * 64, 64].
     const std::string tensor = "model.layers.0.self_attn.kv_b_proj.weight";
-    const std::vector<float> key = decoded(bind(*files, model, tensor + "/key"));
-    const std::vector<float> value = decoded(bind(*files, model, tensor + "/value"));
+    const std::vector<float> key = decoded(bind_named(*files, model, tensor + "/key"));
+    const std::vector<float> value = decoded(bind_named(*files, model, tensor + "/value"));
     CHECK(key[(1 * 32 + 3) * 64 + 5] == value_at(tensor, (64 + 3) * 64 + 5));
     CHECK(value[(1 * 32 + 3) * 64 + 5] == value_at(tensor, (64 + 32 + 3) * 64 + 5));
 }
@@ -191,9 +192,9 @@ TEST_CASE("experts stored as one tensor") {
     const auto files = maker.open();
     const model_program model = build(config, files.get());
     const std::string prefix = "model.layers.1.block_sparse_moe.experts.";
-    const std::vector<float> gate = decoded(bind(*files, model, prefix + "w1.weight"));
-    const std::vector<float> up = decoded(bind(*files, model, prefix + "w3.weight"));
-    const std::vector<float> down = decoded(bind(*files, model, prefix + "w2.weight"));
+    const std::vector<float> gate = decoded(bind_named(*files, model, prefix + "w1.weight"));
+    const std::vector<float> up = decoded(bind_named(*files, model, prefix + "w3.weight"));
+    const std::vector<float> down = decoded(bind_named(*files, model, prefix + "w2.weight"));
     REQUIRE(gate.size() == 8 * 32 * 64);
     for (int64_t e = 0; e < 8; ++e) {
         for (int64_t i = 0; i < 32 * 64; ++i) {
@@ -289,8 +290,9 @@ TEST_CASE("GPTQ modules, whole and sliced, in order and by index") {
             CHECK(format.group_columns == 16);
             CHECK(format.zero_point == SLUICE_ZERO_GROUP_LESS_ONE);
             CHECK(format.group_index == (by_index ? 1 : 0));
-            CHECK(decoded(bind(*files, model, gate_name)) == gate_values);
-            const std::vector<float> value = decoded(bind(*files, model, kv_b + ".weight/value"));
+            CHECK(decoded(bind_named(*files, model, gate_name)) == gate_values);
+            const std::vector<float> value =
+                decoded(bind_named(*files, model, kv_b + ".weight/value"));
             for (size_t head = 0; head < 4; ++head) {
                 for (size_t i = 0; i < 32 * 64; ++i) {
                     REQUIRE(value[head * 32 * 64 + i] == kv_values[(head * 64 + 32) * 64 + i]);
@@ -332,17 +334,19 @@ TEST_CASE("gpt-oss in MXFP4 and in bf16") {
     const auto files = maker.open();
     const model_program model = build(config, files.get());
     const std::string prefix = "model.layers.1.mlp.experts.";
-    const std::vector<float> gate = decoded(bind(*files, model, prefix + "gate_up_proj_blocks"));
+    const std::vector<float> gate =
+        decoded(bind_named(*files, model, prefix + "gate_up_proj_blocks"));
     REQUIRE(gate.size() == experts * rows * columns);
     for (size_t i = 0; i < gate.size(); ++i) {
         const uint8_t both = blocks[i / 2];
         const float code = f4_e2m1_to_f32(i % 2 == 0 ? both & 15 : both >> 4);
         REQUIRE(gate[i] == std::ldexp(code, int(scales[i / 32]) - 127));
     }
-    const std::vector<float> down = decoded(bind(*files, model, prefix + "down_proj_blocks"));
+    const std::vector<float> down = decoded(bind_named(*files, model, prefix + "down_proj_blocks"));
     CHECK(down[0] == 0.5f); // the low half of 0x21
     CHECK(down[1] == 1.0f);
-    const std::vector<float> bias = decoded(bind(*files, model, prefix + "gate_up_proj_bias"));
+    const std::vector<float> bias =
+        decoded(bind_named(*files, model, prefix + "gate_up_proj_bias"));
     CHECK(bias[2 * 64 + 5] == value_at(prefix + "gate_up_proj_bias", 2 * 64 + 5));
 
     json plain = config;
@@ -352,7 +356,7 @@ TEST_CASE("gpt-oss in MXFP4 and in bf16") {
     const auto plain_files = plain_maker.open();
     const model_program plain_model = build(plain, plain_files.get());
     const std::vector<float> stored =
-        decoded(bind(*plain_files, plain_model, prefix + "down_proj"));
+        decoded(bind_named(*plain_files, plain_model, prefix + "down_proj"));
     for (int64_t e = 0; e < experts; ++e) { // stored as [K, N]
         for (int64_t n = 0; n < 64; ++n) {
             for (int64_t k = 0; k < 32; ++k) {
@@ -376,7 +380,7 @@ TEST_CASE("FP8 blocks") {
     maker.add(name + "_scale_inv", SLUICE_F32, {4, 1}, std::vector<float>{1, 2, 0.5f, 4});
     const auto files = maker.open();
     const model_program model = build(config, files.get());
-    const std::vector<float> found = decoded(bind(*files, model, name));
+    const std::vector<float> found = decoded(bind_named(*files, model, name));
     const float scales[] = {1, 2, 0.5f, 4};
     for (size_t i = 0; i < found.size(); ++i) {
         REQUIRE(found[i] == f8_e4m3_to_f32(codes[i]) * scales[i / 32 / 16]);
@@ -415,7 +419,7 @@ TEST_CASE("checkpoints that lack something say what") {
         test::check_error(
             [&] {
                 const model_program model = build(config, files.get());
-                bind(*files, model, name);
+                bind_named(*files, model, name);
             },
             status, parts);
     };
@@ -453,8 +457,9 @@ TEST_CASE("experts of one layer must be stored alike") {
     maker.add(odd, SLUICE_F32, {16, 64}, std::vector<float>(16 * 64));
     const auto files = maker.open();
     const model_program model = build(changed, files.get());
-    test::check_error([&] { bind(*files, model, "model.layers.0.mlp.experts.up_proj.weight"); },
-                      SLUICE_INVALID, {odd, "bf16", "f32"});
+    test::check_error(
+        [&] { bind_named(*files, model, "model.layers.0.mlp.experts.up_proj.weight"); },
+        SLUICE_INVALID, {odd, "bf16", "f32"});
 }
 
 } // namespace sluice

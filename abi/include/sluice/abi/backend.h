@@ -1,9 +1,9 @@
 /*
  * A compute backend: prepares weights, keeps caches, compiles programs and runs them.
  *
- * Life of a step: executable_create once per program; bind once per set of extents and buffers; then
- * for each step plan (host work, from the batch) and submit (queued; neither blocks nor allocates),
- * and wait for the event. Repeatable: the same shapes and inputs give the same bits.
+ * Life of a step: executable_create once per program; bind once per set of extents and buffers;
+ * then for each step plan (host work, from the batch) and submit (queued; neither blocks nor
+ * allocates), and wait for the event. Repeatable: the same shapes and inputs give the same bits.
  */
 #ifndef SLUICE_ABI_BACKEND_H
 #define SLUICE_ABI_BACKEND_H
@@ -30,7 +30,8 @@ typedef struct sluice_backend_properties {
     uint64_t memory_bytes_total;
     uint64_t memory_bytes_free;
     uint32_t tokens_per_block; /* preferred size of cache blocks; 0: any */
-    uint32_t activation_types; /* bit (1 << element type) for each that values of a program may have */
+    /* bit (1 << element type) for each that values of a program may have */
+    uint32_t activation_types;
 } sluice_backend_properties;
 
 /* The verdict on one operation. */
@@ -59,9 +60,9 @@ typedef struct sluice_binding {
     uint64_t offset_bytes;
 } sluice_binding;
 
-/* One step as the scheduler made it. Rows of decoding sequences (one row each) come first, then those
- * of the others, sequence by sequence in the order of the block table. Read under the zero-tail rule;
- * borrowed for the call. */
+/* One step as the scheduler made it. Rows of decoding sequences (one row each) come first, then
+ * those of the others, sequence by sequence in the order of the block table. Read under the
+ * zero-tail rule; borrowed for the call. */
 typedef struct sluice_batch {
     uint32_t struct_size;
     uint32_t token_count;            /* valid rows, at most the bound T */
@@ -109,15 +110,16 @@ typedef struct sluice_backend {
      * [thread: any, state: created, blocks: no, allocates: no] [required] */
     sluice_status (*weight_size)(sluice_plugin* plugin, const sluice_weight_source* source,
                                  uint32_t roles, uint64_t* size_bytes, sluice_error* error);
-    /* source_still_needed: 1 when the prepared weight goes on reading the source's bytes, which must
-     * then stay mapped. May use the team.
+    /* source_still_needed: 1 when the prepared weight goes on reading the source's bytes, which
+     * must then stay mapped. May use the team.
      * [thread: any but a worker, state: created, blocks: yes, allocates: yes] [required] */
     sluice_status (*weight_prepare)(sluice_plugin* plugin, const sluice_weight_source* source,
                                     uint32_t roles, sluice_weight** weight_owned,
                                     uint32_t* source_still_needed, sluice_error* error);
     /* [thread: any, state: no executable uses it, blocks: no, allocates: no] [required] */
     void (*weight_destroy)(sluice_plugin* plugin, sluice_weight* weight_owned);
-    /* A text for people: the layout chosen, e.g. "bf16 32x2 blocks". Cut to `size`, ended by a zero.
+    /* A text for people: the layout chosen, e.g. "bf16 32x2 blocks". Cut to `size`, ended by a
+     * zero.
      * [thread: any, state: created, blocks: no, allocates: no] [required] */
     void (*weight_describe)(sluice_plugin* plugin, const sluice_weight* weight, char* text,
                             uint64_t size);
@@ -180,8 +182,8 @@ typedef struct sluice_backend {
     /* [thread: any, state: nothing bound to it, blocks: no, allocates: no] [required] */
     void (*executable_destroy)(sluice_plugin* plugin, sluice_executable* executable_owned);
 
-    /* extents: [SLUICE_EXTENT_COUNT], the largest step that will be planned; at most extent_max. The
-     * cache (NULL if the program has no state) and the buffers outlive the bound executable.
+    /* extents: [SLUICE_EXTENT_COUNT], the largest step that will be planned; at most extent_max.
+     * The cache (NULL if the program has no state) and the buffers outlive the bound executable.
      * [thread: any, state: created, blocks: yes, allocates: yes] [required] */
     sluice_status (*bind)(sluice_executable* executable, const uint32_t* extents,
                           sluice_cache* cache, const sluice_binding* const* bindings,
@@ -202,7 +204,8 @@ typedef struct sluice_backend {
     /* Waits for what was submitted. [thread: any, blocks: yes, allocates: no] [required] */
     void (*queue_destroy)(sluice_queue* queue_owned);
     /* An event is unsignalled until the submission that it was given to has ended, and can be given
-     * to another afterwards. [thread: any, state: created, blocks: no, allocates: yes] [required] */
+     * to another afterwards. [thread: any, state: created, blocks: no, allocates: yes] [required]
+     */
     sluice_status (*event_create)(sluice_plugin* plugin, sluice_event** event_owned,
                                   sluice_error* error);
     /* [thread: any, state: signalled or never submitted, blocks: no, allocates: no] [required] */

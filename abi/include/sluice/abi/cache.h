@@ -15,8 +15,8 @@ extern "C" {
 
 #define SLUICE_BLOCK_KEY_BYTES 32u
 
-/* A hash chain over model, weights, format, layout, adapter, tenant and all tokens up to the block's
- * end. */
+/* A hash chain over model, weights, format, layout, adapter, tenant and all tokens up to the
+ * block's end. */
 typedef struct sluice_block_key {
     uint8_t bytes[SLUICE_BLOCK_KEY_BYTES];
 } sluice_block_key;
@@ -75,7 +75,8 @@ typedef struct sluice_result_cache {
     /* [thread: any, state: created, blocks: yes, allocates: no] [required] */
     sluice_status (*drop)(sluice_plugin* plugin, sluice_text name_space, sluice_text key,
                           sluice_error* error);
-    /* Drops a whole namespace. [thread: any, state: created, blocks: yes, allocates: no] [required] */
+    /* Drops a whole namespace. [thread: any, state: created, blocks: yes, allocates: no] [required]
+     */
     sluice_status (*clear)(sluice_plugin* plugin, sluice_text name_space, sluice_error* error);
     /* [thread: any, state: created, blocks: no, allocates: no] */
     sluice_status (*statistics)(sluice_plugin* plugin, sluice_result_cache_statistics* statistics,

@@ -87,7 +87,8 @@ typedef struct sluice_host {
     uint32_t abi_version; /* that the host speaks with this plugin */
     void* context;        /* first argument of every function below */
 
-    /* Writes one line to the host's log. [thread: any, blocks: briefly, allocates: yes] [required] */
+    /* Writes one line to the host's log. [thread: any, blocks: briefly, allocates: yes] [required]
+     */
     void (*log)(void* context, uint32_t level, sluice_text message);
 
     /* Memory aligned to `alignment` (a power of two), or NULL. Large requests are backed by large
@@ -106,7 +107,8 @@ typedef struct sluice_host {
      * [thread: any but a worker, blocks: yes, allocates: no] [required] */
     void (*team_run)(void* context, sluice_team_task* task);
     /* Waits until all workers of this entry have come here; spins briefly, then sleeps. What was
-     * written before it is seen after it. [thread: worker, blocks: yes, allocates: no] [required] */
+     * written before it is seen after it. [thread: worker, blocks: yes, allocates: no] [required]
+     */
     void (*barrier_wait)(sluice_barrier* barrier);
 
     /* 1 when the call that the calling thread is serving should stop soon; long functions poll it

@@ -3,10 +3,10 @@
  *
  * Notation: T, S, L, B are the extents of program.h; f means f32, f16 or bf16. Every operation
  * computes in float32 at least and rounds once when it writes. "P" marks a primitive, which every
- * backend must run; "C" a composite, which the runtime decomposes where a backend does not claim it.
- * (x) is an optional operand. W is a weight; a vector such as w or b is a weight or a float tensor. A
- * row of padding reads as the formula says and writes finite numbers that nobody looks at; caches,
- * counts and random numbers never see it.
+ * backend must run; "C" a composite, which the runtime decomposes where a backend does not claim
+ * it. (x) is an optional operand. W is a weight; a vector such as w or b is a weight or a float
+ * tensor. A row of padding reads as the formula says and writes finite numbers that nobody looks
+ * at; caches, counts and random numbers never see it.
  *
  * Attribute structs are read under the zero-tail rule.
  */
@@ -166,7 +166,8 @@ typedef struct sluice_attention_attributes {
  *    -> o f [T, H, dv]
  * Multi-head latent attention (DeepSeek-V2, section 2.1). The state has parts c [R], the normalised
  * latent, and p [r], the rotated shared key. Places are masked as in attention.
- *   expanded: k_j = W_uk c_j, v_j = W_uv c_j; z_j = scale (q_nope.k_j + q_pe.p_j); o = sum_j a_j v_j
+ *   expanded: k_j = W_uk c_j, v_j = W_uv c_j; z_j = scale (q_nope.k_j + q_pe.p_j);
+ *             o = sum_j a_j v_j
  *   absorbed: q' = W_uk^T q_nope; z_j = scale (q'.c_j + q_pe.p_j); o = W_uv sum_j a_j c_j
  * which are equal; the choice is the backend's, per sequence, unless `form` fixes it. */
 #define SLUICE_OP_MLA_ATTENTION 12u
@@ -193,10 +194,10 @@ typedef struct sluice_mla_attention_attributes {
  *    (b_gate [E', F]), (b_up [E', F]), (b_down [E', D]) -> y f [T, D]
  * y[t] = sum over j in rising order of weight[t, j] * expert(x[t], m), m = expert_map[index[t, j]]
  * (or index itself), with expert as gated_mlp plus biases. Choices with index or m of -1 add
- * nothing, so that y is a partial sum where experts live in several places. With a gate layout other
- * than SPLIT, W_gate is [E', 2F, D], b_gate [E', 2F], and W_up and b_up are absent. An index of E'
- * or more with no map names a zero-computation expert: IDENTITY adds weight * x, ZERO nothing.
- * weight_on_input multiplies x instead of the expert's output. */
+ * nothing, so that y is a partial sum where experts live in several places. With a gate layout
+ * other than SPLIT, W_gate is [E', 2F, D], b_gate [E', 2F], and W_up and b_up are absent. An index
+ * of E' or more with no map names a zero-computation expert: IDENTITY adds weight * x, ZERO
+ * nothing. weight_on_input multiplies x instead of the expert's output. */
 #define SLUICE_OP_MOE_FFN 14u
 #define SLUICE_ZERO_EXPERT_NONE     0u
 #define SLUICE_ZERO_EXPERT_IDENTITY 1u
@@ -229,7 +230,8 @@ typedef struct sluice_moe_ffn_attributes {
 
 /* ---- Data movement ---- */
 
-/* P  x [R, ...], rows i32 [M] -> y [M, ...]:  y[m] = x[rows[m]]; a row outside 0..R-1 gives zeros. */
+/* P  x [R, ...], rows i32 [M] -> y [M, ...]:  y[m] = x[rows[m]]; a row outside 0..R-1 gives zeros.
+ */
 #define SLUICE_OP_GATHER_ROWS 18u
 
 /* P  x [..., N], index i32 [..., M] -> y [..., M]: y[..., m] = x[..., index[..., m]]; leading
@@ -291,7 +293,8 @@ typedef struct sluice_unary_attributes {
     float b;
 } sluice_unary_attributes;
 
-/* P  x, y of one type (f or i32) -> z of that type; comparisons give BOOL. Also AND and OR of BOOL. */
+/* P  x, y of one type (f or i32) -> z of that type; comparisons give BOOL. Also AND and OR of BOOL.
+ */
 #define SLUICE_OP_BINARY 29u
 #define SLUICE_BINARY_ADD           0u
 #define SLUICE_BINARY_SUBTRACT      1u
@@ -326,7 +329,8 @@ typedef struct sluice_fill_attributes {
 
 /* ---- Along the last axis ---- */
 
-/* P  x f [..., N] -> y f [..., N]: exp(x - max) / sum; a row that is all minus infinity gives zeros. */
+/* P  x f [..., N] -> y f [..., N]: exp(x - max) / sum; a row that is all minus infinity gives
+ * zeros. */
 #define SLUICE_OP_SOFTMAX 33u
 
 /* P  x [..., N] -> y [..., 1] */
@@ -340,8 +344,8 @@ typedef struct sluice_reduce_attributes {
     uint32_t function;
 } sluice_reduce_attributes;
 
-/* P  x f [..., N] -> value f [..., k], index i32 [..., k]: the k largest in falling order, ties to the
- * lower index; NaN counts as minus infinity. k is the size of the outputs' last axis. */
+/* P  x f [..., N] -> value f [..., k], index i32 [..., k]: the k largest in falling order, ties to
+ * the lower index; NaN counts as minus infinity. k is the size of the outputs' last axis. */
 #define SLUICE_OP_TOPK 35u
 
 /* P  x (f32 or i32) [..., N] -> y [..., N]: y[n] = sum of x[0..n]. */

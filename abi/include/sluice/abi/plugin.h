@@ -4,10 +4,10 @@
  * Rules that hold for the whole contract
  *
  * Growth. Every struct that can grow begins with struct_size. A table of functions is read through
- *   SLUICE_HAS_FIELD. A semantic struct (attributes, specification, format, batch) is read under the
- *   zero-tail rule: what the writer does not have is zero, zero means the behaviour before the field
- *   existed, and an unknown tail that is not all zero is SLUICE_UNSUPPORTED, never ignored. Arrays
- *   of such structs are arrays of pointers, and none is embedded by value in another.
+ *   SLUICE_HAS_FIELD. A semantic struct (attributes, specification, format, batch) is read under
+ *   the zero-tail rule: what the writer does not have is zero, zero means the behaviour before the
+ *   field existed, and an unknown tail that is not all zero is SLUICE_UNSUPPORTED, never ignored.
+ *   Arrays of such structs are arrays of pointers, and none is embedded by value in another.
  * Memory. Three patterns: borrowed for the call (the default); the caller's buffer with its size;
  *   an opaque handle with its destroy function in the same table (parameter names end in _owned).
  *   Nothing allocated on one side is freed on the other.
@@ -69,7 +69,8 @@ typedef struct sluice_plugin_descriptor {
     sluice_text version;   /* of the plugin: "1.2.3" */
     sluice_text summary;   /* one sentence */
     sluice_text license;   /* SPDX identifier */
-    sluice_text needs;     /* of processor or device, for the reader: "x86-64 with AVX2", or empty */
+    /* of processor or device, for the reader: "x86-64 with AVX2", or empty */
+    sluice_text needs;
     const sluice_setting_description* const* settings; /* [setting_count] */
     uint32_t setting_count;
     uint32_t extension_count;
@@ -114,13 +115,14 @@ typedef struct sluice_plugin_library {
      * [thread: any, state: created, blocks: yes, allocates: no] [required] */
     void (*destroy)(sluice_plugin* plugin_owned);
 
-    /* The table of functions with that id (e.g. SLUICE_BACKEND_EXTENSION), or NULL. Valid as long as
-     * the library is loaded.
+    /* The table of functions with that id (e.g. SLUICE_BACKEND_EXTENSION), or NULL. Valid as long
+     * as the library is loaded.
      * [thread: any, state: negotiated, blocks: no, allocates: no] [required] */
     const void* (*extension)(sluice_text id);
 } sluice_plugin_library;
 
-/* The one exported symbol. It may be called more than once and from several hosts in one process. */
+/* The one exported symbol. It may be called more than once and from several hosts in one process.
+ */
 typedef const sluice_plugin_library* (*sluice_plugin_entry_function)(void);
 #define SLUICE_PLUGIN_ENTRY_SYMBOL "sluice_plugin_entry"
 

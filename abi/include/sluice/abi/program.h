@@ -32,7 +32,8 @@ typedef struct sluice_dimension {
 
 #define SLUICE_VALUE_INPUT  1u /* given for each step */
 #define SLUICE_VALUE_WEIGHT 2u /* given once, at compile */
-#define SLUICE_VALUE_STATE  3u /* a cache before or after a write: orders operations, holds no bytes */
+/* a cache before or after a write: orders operations, holds no bytes */
+#define SLUICE_VALUE_STATE  3u
 #define SLUICE_VALUE_RESULT 4u /* written by exactly one operation */
 
 /* Which input an INPUT is. The batch ones are filled by `plan` from sluice_batch. Padding rows have
@@ -42,7 +43,8 @@ typedef struct sluice_dimension {
 #define SLUICE_INPUT_POSITION        2u /* i32 [T]: place of the row in its sequence, from 0 */
 #define SLUICE_INPUT_SEQUENCE_OF_ROW 3u /* i32 [T]: row of the block table, 0 to S-1 */
 #define SLUICE_INPUT_KV_LENGTH       4u /* i32 [S]: cached tokens, this step's rows included */
-#define SLUICE_INPUT_BLOCK_TABLE     5u /* i32 [S, B]: block numbers of the state's group, -1 none */
+/* i32 [S, B]: block numbers of the state's group, -1 none */
+#define SLUICE_INPUT_BLOCK_TABLE     5u
 #define SLUICE_INPUT_SLOT            6u /* i32 [T]: block * tokens_per_block + place in the block */
 #define SLUICE_INPUT_LOGIT_ROWS      7u /* i32 [L]: the rows whose logits are wanted */
 #define SLUICE_INPUT_ADAPTER_INDEX   8u /* i32 [T]: adapter of the row, -1 none */
@@ -73,8 +75,9 @@ typedef struct sluice_value {
 #define SLUICE_STATE_PARTS_MAX 4u
 
 /* What the cache keeps for each token in one layer: part_count vectors. Grouped-query attention
- * keeps k [kv_heads * head_dim] and v; MLA keeps the normalised latent [kv_lora_rank] and the rotated
- * k_pe [rope_dim]. Layers of one group share block tables. Read under the zero-tail rule. */
+ * keeps k [kv_heads * head_dim] and v; MLA keeps the normalised latent [kv_lora_rank] and the
+ * rotated k_pe [rope_dim]. Layers of one group share block tables. Read under the zero-tail rule.
+ */
 typedef struct sluice_state {
     uint32_t struct_size;
     uint32_t kind;

@@ -1,6 +1,6 @@
 /*
- * Quantizers: pure functions from a matrix, and statistics of its inputs, to a published format. The
- * runtime owns calibration and files.
+ * Quantizers: pure functions from a matrix, and statistics of its inputs, to a published format.
+ * The runtime owns calibration and files.
  */
 #ifndef SLUICE_ABI_QUANTIZER_H
 #define SLUICE_ABI_QUANTIZER_H
@@ -38,12 +38,13 @@ typedef struct sluice_calibration {
     uint32_t reserved;
     const float* gram; /* [K, K]: sum of x x^T over the rows seen */
     double row_count;
-    const float* prior_gram; /* [K, K]: of all rows of the layer, for experts that saw few; or NULL */
+    /* [K, K]: of all rows of the layer, for experts that saw few; or NULL */
+    const float* prior_gram;
     double prior_row_count;
 } sluice_calibration;
 
-/* Where the result goes: the caller's buffers, sized by the format that `plan` answered. Codes are one
- * a byte here; the runtime packs them as the file format wants. */
+/* Where the result goes: the caller's buffers, sized by the format that `plan` answered. Codes are
+ * one a byte here; the runtime packs them as the file format wants. */
 typedef struct sluice_quantized {
     uint32_t struct_size;
     uint32_t reserved;

@@ -10,7 +10,8 @@
  *   4. With group_count G > 1, experts lie in G equal groups of neighbours. A group's score is the
  *      maximum of choice in it, or the sum of its group_score_count largest. The group_choice_count
  *      best groups stay; the choice of experts elsewhere becomes mask_value.
- *   5. The choice_count experts with the largest choice are taken, in falling order. Ties everywhere
+ *   5. The choice_count experts with the largest choice are taken, in falling order. Ties
+ *   everywhere
  *      go to the lower number.
  *   6. w = s of those (weight_source SCORE) or their choice (weight_source CHOICE). With AFTER:
  *      w = score(w) over the chosen alone.

@@ -17,12 +17,15 @@ extern "C" {
 typedef uint32_t sluice_status;
 
 #define SLUICE_OK          ((sluice_status)0x00000000u) /* done */
-#define SLUICE_INVALID     ((sluice_status)0x01000000u) /* the caller's argument, file or key is wrong */
+/* the caller's argument, file or key is wrong */
+#define SLUICE_INVALID     ((sluice_status)0x01000000u)
 #define SLUICE_UNSUPPORTED ((sluice_status)0x02000000u) /* well formed, but not offered here */
 #define SLUICE_EXHAUSTED   ((sluice_status)0x03000000u) /* out of memory, blocks, handles or time */
-#define SLUICE_UNAVAILABLE ((sluice_status)0x04000000u) /* the device, driver, file or server is not there */
+/* the device, driver, file or server is not there */
+#define SLUICE_UNAVAILABLE ((sluice_status)0x04000000u)
 #define SLUICE_CANCELLED   ((sluice_status)0x05000000u) /* the caller asked to stop */
-#define SLUICE_DEVICE_LOST ((sluice_status)0x06000000u) /* the device failed; its objects are gone */
+/* the device failed; its objects are gone */
+#define SLUICE_DEVICE_LOST ((sluice_status)0x06000000u)
 #define SLUICE_INTERNAL    ((sluice_status)0x07000000u) /* a defect of the callee */
 
 /* UNSUPPORTED, detail 1: an optional function that the callee does not have; see plugin.h. */
@@ -42,7 +45,8 @@ typedef struct sluice_text {
 
 /* An error record. The caller owns it, and sets struct_size before the call; the callee writes
  * `status` and a message ended by a zero byte, cut at a character boundary to fit. A callee that
- * returns SLUICE_OK leaves the record alone. Nothing is allocated, so this works out of memory too. */
+ * returns SLUICE_OK leaves the record alone. Nothing is allocated, so this works out of memory too.
+ */
 typedef struct sluice_error {
     uint32_t struct_size;
     sluice_status status;

@@ -20,12 +20,14 @@ typedef uint32_t sluice_element_type;
 #define SLUICE_F8_E4M3         ((sluice_element_type)4)  /* OCP 8-bit float, finite, one NaN */
 #define SLUICE_F8_E5M2         ((sluice_element_type)5)  /* OCP 8-bit float */
 #define SLUICE_F8_E8M0         ((sluice_element_type)6)  /* OCP microscaling power-of-two scale */
-#define SLUICE_F4_E2M1         ((sluice_element_type)7)  /* OCP microscaling 4-bit float, two a byte */
+/* OCP microscaling 4-bit float, two a byte */
+#define SLUICE_F4_E2M1         ((sluice_element_type)7)
 #define SLUICE_I8              ((sluice_element_type)8)
 #define SLUICE_U8              ((sluice_element_type)9)
 #define SLUICE_I32             ((sluice_element_type)10)
 #define SLUICE_I64             ((sluice_element_type)11)
-#define SLUICE_U4              ((sluice_element_type)12) /* unsigned 4-bit, packed as the format says */
+/* unsigned 4-bit, packed as the format says */
+#define SLUICE_U4              ((sluice_element_type)12)
 #define SLUICE_I4              ((sluice_element_type)13) /* two's complement 4-bit, likewise */
 #define SLUICE_F64             ((sluice_element_type)14)
 #define SLUICE_BOOL            ((sluice_element_type)15) /* one byte, 0 or 1 */

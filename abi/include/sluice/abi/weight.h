@@ -18,10 +18,11 @@ extern "C" {
 #endif
 
 /* How the codes lie in the `data` part. */
-#define SLUICE_WEIGHT_ROW_MAJOR 0u /* [N, K], K fastest; 4-bit elements two a byte, low nibble first */
-#define SLUICE_WEIGHT_GPTQ      1u /* int32 [K*bits/32, N]: 32/bits consecutive k a word, lowest k in
-                                      the lowest bits; zeros int32 [groups, N*bits/32], packed along
-                                      N; scales [groups, N]; group_index int32 [K] */
+/* [N, K], K fastest; 4-bit elements two a byte, low nibble first */
+#define SLUICE_WEIGHT_ROW_MAJOR 0u
+/* int32 [K*bits/32, N]: 32/bits consecutive k a word, lowest k in the lowest bits; zeros int32
+ * [groups, N*bits/32], packed along N; scales [groups, N]; group_index int32 [K] */
+#define SLUICE_WEIGHT_GPTQ 1u
 
 /* The zero points. */
 #define SLUICE_ZERO_NONE           0u /* 0 (float elements, two's complement integers) */
@@ -32,7 +33,8 @@ extern "C" {
 /* Read under the zero-tail rule. All zero but element_type: plain row-major elements. */
 typedef struct sluice_weight_format {
     uint32_t struct_size;
-    sluice_element_type element_type; /* of the codes: F32, F16, BF16, F8_*, F4_E2M1, I8, U8, I4, U4 */
+    /* of the codes: F32, F16, BF16, F8_*, F4_E2M1, I8, U8, I4, U4 */
+    sluice_element_type element_type;
     uint32_t layout;                  /* SLUICE_WEIGHT_* */
     sluice_element_type scale_type;   /* 0: no scales */
     uint32_t group_rows;    /* n that share a scale: 0 or 1 for one row, 128 for FP8 blocks */
@@ -54,8 +56,8 @@ typedef struct sluice_weight_format {
 
 /* One matrix [row_count, column_count] cut out of a stored one: rows row_begin.., columns
  * column_begin.., both counted in the stored matrix's own N and K. `stored_rows` and
- * `stored_columns` are the whole stored matrix's. A stack of matrices stored as one tensor of rank 3
- * is given as one slice a matrix, with the parts' data already moved to that matrix. */
+ * `stored_columns` are the whole stored matrix's. A stack of matrices stored as one tensor of rank
+ * 3 is given as one slice a matrix, with the parts' data already moved to that matrix. */
 typedef struct sluice_weight_slice {
     uint32_t struct_size;
     uint32_t reserved;

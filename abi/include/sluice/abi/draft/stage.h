@@ -26,8 +26,8 @@ extern "C" {
 
 struct sluice_record;
 
-/* One field. Standard names: "text", "prompt", "token_ids", "score", and "attribution" (why a score),
- * "provenance" (for audit), "sensitivity" (to be redacted before log or store). */
+/* One field. Standard names: "text", "prompt", "token_ids", "score", and "attribution" (why a
+ * score), "provenance" (for audit), "sensitivity" (to be redacted before log or store). */
 typedef struct sluice_field {
     uint32_t struct_size;
     uint32_t type;
