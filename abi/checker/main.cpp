@@ -24,6 +24,7 @@ struct arguments {
     bool manifest = false;
     bool isolated = false;
     bool quiet = false;
+    bool kind_tests = false;
 };
 
 void declare(CLI::App& app, arguments& given) {
@@ -40,6 +41,8 @@ void declare(CLI::App& app, arguments& given) {
     app.add_flag("--isolated", given.isolated,
                  "Run each check in a process of its own, so that a crash fails that check alone");
     app.add_flag("--quiet", given.quiet, "Print failures and the last line only");
+    app.add_flag("--kind-tests", given.kind_tests,
+                 "Run the checks of the plugin's kind only, not those of every library");
     app.add_option("--only", given.only, "Run only checks whose name contains this text");
     app.add_option("--oracle", given.oracle,
                    "The reference backend's library; default: reference.so beside the plugin, or "
@@ -72,7 +75,8 @@ std::vector<check> choose_checks(const arguments& given, const check_options& op
         // The library's own checks will say what is wrong.
     }
     std::vector<check> chosen;
-    for (const auto& list : {library_checks(), checks_of_kind(found)})
+    const std::vector<check> common = given.kind_tests ? std::vector<check>() : library_checks();
+    for (const auto& list : {common, checks_of_kind(found)})
         for (const auto& each : list)
             if (each.name.find(given.only) != std::string::npos) chosen.push_back(each);
     return chosen;

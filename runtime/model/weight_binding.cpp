@@ -79,6 +79,13 @@ sluice_weight_format gptq_format_of(const gptq_module& module) {
     return format;
 }
 
+// The configuration where the method is GPTQ; nothing for other methods.
+std::optional<gptq_config> gptq_config_of(const checkpoint& weights) {
+    const auto quantization = weights.config().object_if_present("quantization_config");
+    if (!quantization || quantization->text("quant_method", "") != "gptq") return std::nullopt;
+    return gptq_config::of(weights);
+}
+
 // The two sizes of FP8 blocks from the checkpoint's configuration.
 std::pair<uint32_t, uint32_t> fp8_blocks(const checkpoint& weights) {
     const auto config = weights.config().object_if_present("quantization_config");
@@ -196,7 +203,7 @@ class weight_binder {
     }
 
     stored_matrix open_gptq(const weight_slice_request& wanted) {
-        if (!gptq_) gptq_ = gptq_config::of(weights_);
+        if (!gptq_) gptq_ = gptq_config_of(weights_);
         if (!gptq_) {
             fail(SLUICE_INVALID, "{}: {} is GPTQ, but config.json has no quantization_config",
                  weights_.directory().string(), quote(request_.name, 160));
@@ -375,7 +382,7 @@ weight_format_function weight_formats_of(const checkpoint& weights) {
             return format;
         };
     }
-    auto gptq = std::make_shared<const std::optional<gptq_config>>(gptq_config::of(weights));
+    auto gptq = std::make_shared<const std::optional<gptq_config>>(gptq_config_of(weights));
     return [&weights, gptq](const std::string& tensor) {
         if (tensor.ends_with(blocks_suffix)) return microscaling_format();
         if (const auto plain = weights.find(tensor)) return row_major_format(weights, *plain);

@@ -176,6 +176,8 @@ void bound_settings::take(const setting_schema& schema, const configured_value& 
             std::find(schema.choices.begin(), schema.choices.end(), digits) != schema.choices.end();
         const std::string* text =
             integer && is_choice ? &digits : std::get_if<std::string>(&value.value);
+        if (!text && !schema.choices.empty())
+            refuse(fmt::format("a text, one of \"{}\"", fmt::join(schema.choices, "\", \"")));
         if (!text) refuse(std::string(expected_text(schema.type)));
         if (schema.type == SLUICE_SETTING_PATH) {
             setting.text = keep(resolved_path(*text, given));

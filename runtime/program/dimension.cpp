@@ -10,19 +10,23 @@ namespace {
 
 constexpr int64_t size_max = int64_t(1) << 48;
 
+// Wide enough for products of sizes; an extension of the compilers that this builds with.
+__extension__ using wide = __int128;
+__extension__ using wide_unsigned = unsigned __int128;
+
 // A polynomial in the extents: for each monomial (its exponents) the coefficient. A shape's element
 // count is one, so that [T, 2, 64] and [2*T, 64] are seen to be equal. 128-bit coefficients hold
 // the product of six sizes only in part, so they are kept modulo 2^128, which is enough for
 // equality of sane shapes.
 using monomial = std::array<uint8_t, SLUICE_EXTENT_COUNT>;
-using polynomial = std::map<monomial, unsigned __int128>;
+using polynomial = std::map<monomial, wide_unsigned>;
 
 polynomial element_polynomial(std::span<const dimension> sizes) {
     polynomial product{{monomial{}, 1}};
     for (const dimension& size : sizes) {
         polynomial next;
         for (const auto& [exponents, coefficient] : product) {
-            next[exponents] += coefficient * static_cast<unsigned __int128>(size.offset);
+            next[exponents] += coefficient * static_cast<wide_unsigned>(size.offset);
             if (size.extent == SLUICE_EXTENT_NONE) continue;
             monomial raised = exponents;
             ++raised.at(size.extent);
@@ -65,9 +69,9 @@ int64_t evaluate(const dimension& size, const extent_sizes& extents) {
         fail(SLUICE_INVALID, "a size names extent {}; there are {}", size.extent,
              SLUICE_EXTENT_COUNT - 1);
     }
-    __int128 value = size.offset;
+    wide value = size.offset;
     if (size.extent != SLUICE_EXTENT_NONE) {
-        value += static_cast<__int128>(size.factor) * extents[size.extent];
+        value += static_cast<wide>(size.factor) * extents[size.extent];
     }
     if (value < 0 || value > size_max) {
         fail(SLUICE_INVALID, "the size {} is out of range where {} is {}", dimension_text(size),
@@ -84,8 +88,8 @@ std::vector<int64_t> evaluate(std::span<const dimension> sizes, const extent_siz
 }
 
 dimension multiply(const dimension& size, int64_t factor) {
-    const __int128 offset = static_cast<__int128>(size.offset) * factor;
-    const __int128 scaled = static_cast<__int128>(size.factor) * factor;
+    const wide offset = static_cast<wide>(size.offset) * factor;
+    const wide scaled = static_cast<wide>(size.factor) * factor;
     const bool extent_fits = size.extent == SLUICE_EXTENT_NONE || scaled <= UINT32_MAX;
     if (factor < 1 || offset > size_max || offset < -size_max || !extent_fits) {
         fail(SLUICE_INVALID, "the size {} times {} is out of range", dimension_text(size), factor);
@@ -103,7 +107,7 @@ dimension add(const dimension& left, const dimension& right) {
     }
     const uint64_t left_factor = left.extent == SLUICE_EXTENT_NONE ? 0 : left.factor;
     const uint64_t right_factor = right.extent == SLUICE_EXTENT_NONE ? 0 : right.factor;
-    const __int128 offset = static_cast<__int128>(left.offset) + right.offset;
+    const wide offset = static_cast<wide>(left.offset) + right.offset;
     if (left_factor + right_factor > UINT32_MAX || offset > size_max || offset < -size_max) {
         fail(SLUICE_INVALID, "the sum of the sizes {} and {} is out of range", dimension_text(left),
              dimension_text(right));

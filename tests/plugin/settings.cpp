@@ -101,10 +101,19 @@ TEST_CASE("settings: what is wrong is refused with place and nearest name") {
     refuse("ratio = nan", {"a number from 0 to 1", "nan"});
     refuse("ratio = true", {"a number", "true"});
     refuse("mode = \"exakt\"", {"\"fast\", \"exact\"", "did you mean \"exact\""});
-    refuse("mode = 3", {"a text", "the integer 3"});
+    refuse("mode = 3", {"a text", "\"fast\", \"exact\"", "the integer 3"});
     refuse("folder = 3", {"a path", "the integer 3"});
     refuse("verbose = 1", {"true or false", "the integer 1"});
     refuse("names = \"a\"", {"a list of texts", "the text \"a\""});
+}
+
+TEST_CASE("settings: choices that are numbers may be written as numbers") {
+    plugin_manifest manifest = plugin();
+    manifest.settings[2].choices = {"4", "8"};
+    const bound_settings bound(manifest, given("mode = 8"));
+    CHECK(text(*bound.get()->settings[2]) == "8");
+    check_error([&] { bound_settings(manifest, given("mode = 5")); }, SLUICE_INVALID,
+                {"\"4\", \"8\"", "the integer 5"});
 }
 
 TEST_CASE("settings: a required one must be there") {

@@ -9,21 +9,24 @@
 
 namespace sluice::test {
 
-namespace {
-
-sluice_host memory_host() {
+sluice_host one_worker_host() {
     auto table = SLUICE_INIT(sluice_host);
     table.allocate = [](void*, uint64_t size_bytes, uint64_t alignment) {
         return std::aligned_alloc(alignment, (size_bytes + alignment - 1) / alignment * alignment);
     };
     table.release = [](void*, void* memory, uint64_t) { std::free(memory); };
+    table.worker_count = [](void*) { return 1u; };
+    table.barrier_wait = [](sluice_barrier*) {};
+    table.team_run = [](void*, sluice_team_task* task) {
+        task->run(task->context, 0, 1, nullptr);
+        if (task->finished != nullptr) task->finished(task->context);
+    };
+    table.cancelled = [](void*) { return 0u; };
     return table;
 }
 
-} // namespace
-
 plain_runner::plain_runner(const program& source, const extent_sizes& extents, uint32_t block_count)
-    : source_(source), parsed_(source.view()), host_table_(memory_host()), host_(&host_table_) {
+    : source_(source), parsed_(source.view()), host_table_(one_worker_host()), host_(&host_table_) {
     for (const program_value& value : source_.values()) {
         plugin::tensor tensor;
         const std::vector<int64_t> shape = evaluate(value.dimensions, extents);

@@ -15,6 +15,9 @@ namespace sluice::test {
 using floats = std::vector<float>;
 using integers = std::vector<int32_t>;
 
+// A host with memory and a team of one worker, the caller.
+sluice_host one_worker_host();
+
 class plain_runner {
   public:
     // block_count: blocks of the cache, if the program has states.

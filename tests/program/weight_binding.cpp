@@ -8,6 +8,7 @@
 #include "model/dummy_checkpoint.hpp"
 #include "model/gptq_layout.hpp"
 #include "model/safetensors.hpp"
+#include "plain_runner.hpp"
 
 #include <nlohmann/json.hpp>
 #include <plain/weight.hpp>
@@ -109,11 +110,7 @@ void add_plain_tensors(checkpoint_maker& maker, const model_program& model,
 }
 
 std::vector<float> decoded(const bound_weight& weight) {
-    auto table = SLUICE_INIT(sluice_host);
-    table.allocate = [](void*, uint64_t size_bytes, uint64_t alignment) {
-        return std::aligned_alloc(alignment, (size_bytes + alignment - 1) / alignment * alignment);
-    };
-    table.release = [](void*, void* memory, uint64_t) { std::free(memory); };
+    const sluice_host table = test::one_worker_host();
     const plugin::host host(&table);
     const auto values = plain::decode(host, *weight.source());
     const int64_t count = values->matrix_count * values->row_count * values->column_count;
@@ -146,6 +143,7 @@ bound_weight bind_named(const checkpoint& weights, const model_program& model,
 TEST_CASE("plain tensors, and slices of them") {
     json config = small_config("deepseek_v3");
     config["n_routed_experts"] = 4;
+    config["n_group"] = 2;
     config["num_experts_per_tok"] = 1;
     config["moe_intermediate_size"] = 8;
     checkpoint_maker maker(config);
@@ -258,6 +256,7 @@ TEST_CASE("GPTQ modules, whole and sliced, in order and by index") {
             CAPTURE(by_index);
             json config = small_config("deepseek_v3");
             config["n_routed_experts"] = 4;
+            config["n_group"] = 2;
             config["num_experts_per_tok"] = 1;
             config["moe_intermediate_size"] = 16;
             config["quantization_config"] = {

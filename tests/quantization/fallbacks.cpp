@@ -140,6 +140,34 @@ TEST_CASE("experts stored as one tensor are taken apart") {
     CHECK(open_checkpoint(kept.path())->contains("model.layers.0.mlp.experts.gate_up_proj"));
 }
 
+TEST_CASE("a checkpoint in shards gives the same file as one in a piece") {
+    const temporary_directory sharded;
+    tensors_by_name halves[2];
+    nlohmann::json map;
+    const auto original = open_checkpoint(golden_folder("llama"));
+    size_t count = 0;
+    for (const auto& name : original->names()) {
+        const size_t half = count++ % 2;
+        halves[half].add(*original->find(name));
+        map[name] = half == 0 ? "a.safetensors" : "b.safetensors";
+    }
+    for (size_t half = 0; half < 2; ++half) {
+        halves[half].write(sharded.path());
+        fs::rename(sharded.path() / "model.safetensors",
+                   sharded.path() / (half == 0 ? "a.safetensors" : "b.safetensors"));
+    }
+    sharded.write("model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+    fs::copy_file(golden_folder("llama") / "config.json", sharded.path() / "config.json");
+    const temporary_directory from_shards;
+    const temporary_directory from_one;
+    const quantizer_fixture fixture({});
+    fixture.run(sharded.path(), from_shards.path());
+    fixture.run(golden_folder("llama"), from_one.path());
+    const auto bytes = read_text(from_shards.path() / "model.safetensors");
+    CHECK(bytes.size() > 100'000);
+    CHECK(bytes == read_text(from_one.path() / "model.safetensors"));
+}
+
 TEST_CASE("a folder with files is written only when that is allowed") {
     const temporary_directory target;
     target.write("notes.txt", "mine");

@@ -7,7 +7,8 @@
 
 namespace sluice::checker {
 
-// |found - expected| <= absolute * rms(expected) + relative * |expected|
+// |found - expected| <= absolute * size + relative * |expected|, where size is the root mean square
+// of the place's row (along the last axis) or of the whole tensor, whichever is larger.
 struct tolerance {
     float absolute;
     float relative;
