@@ -5,9 +5,14 @@
 #include "pipeline/pipeline_run.hpp"
 #include "pipeline/stages.hpp"
 
+#include <algorithm>
+#include <chrono>
+
 namespace sluice {
 
 namespace {
+
+constexpr std::chrono::seconds patience(2); // with stages that were asked to stop
 
 void check_fields(const pipeline_graph& graph, const record& fields) {
     std::vector<std::string> known;
@@ -51,10 +56,39 @@ pipeline::pipeline(const configuration& configuration, engine& generator, plugin
 
 pipeline::pipeline(std::shared_ptr<const pipeline_graph> graph) : graph_(std::move(graph)) {}
 
+pipeline::~pipeline() {
+    std::vector<std::shared_ptr<generation>> streams;
+    {
+        const std::lock_guard lock(open_->mutex);
+        for (const auto& [number, stream] : open_->streams)
+            if (auto alive = stream.lock()) streams.push_back(std::move(alive));
+    }
+    for (const auto& stream : streams) stream->cancel();
+    std::unique_lock lock(open_->mutex);
+    if (!open_->ended.wait_for(lock, patience, [&] { return open_->streams.empty(); }))
+        open_->kept = graph_;
+}
+
+std::shared_ptr<const pipeline_graph> pipeline::lend(const std::shared_ptr<generation>& stream) {
+    uint64_t number = 0;
+    {
+        const std::lock_guard lock(open_->mutex);
+        number = open_->next++;
+        open_->streams.emplace(number, stream);
+    }
+    return {graph_.get(), [open = open_, number](const pipeline_graph*) {
+                std::shared_ptr<const pipeline_graph> released; // after the lock
+                const std::lock_guard lock(open->mutex);
+                open->streams.erase(number);
+                if (open->streams.empty()) released = std::move(open->kept);
+                open->ended.notify_all();
+            }};
+}
+
 std::shared_ptr<generation> pipeline::run(pipeline_request request, generation_callback callback) {
     check_fields(*graph_, request.fields);
     auto stream = std::make_shared<generation>(std::move(callback));
-    pipeline_run::start(graph_, std::move(request), stream);
+    pipeline_run::start(lend(stream), std::move(request), stream);
     return stream;
 }
 

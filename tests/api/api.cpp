@@ -346,7 +346,8 @@ TEST_CASE("a pipeline that reads other fields than a prompt") {
     const auto runtime =
         make(toml_for("mixtral", "reference")
              + "[[pipeline.stage]]\nname = \"join\"\nkind = \"template\"\n"
-               "text = \"{a} and {b}\"\ninput = { a = \"request.left\", b = \"request.right\" }\n");
+               "settings = { text = \"{a} and {b}\" }\n"
+               "input = { a = \"request.left\", b = \"request.right\" }\n");
     const sluice_named_text fields[] = {{{"left", 4}, {"one", 3}}, {{"right", 5}, {"two", 3}}};
     sluice_generation_options options = SLUICE_INIT(sluice_generation_options);
     options.fields = fields;

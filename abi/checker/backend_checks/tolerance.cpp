@@ -186,11 +186,4 @@ void compare(const std::string& label, const host_tensor& expected, const host_t
                sizes[worst_place / static_cast<size_t>(width)], allowed.relative);
 }
 
-void require_finite(const std::string& label, const host_tensor& tensor) {
-    const auto values = tensor.as_floats();
-    for (size_t i = 0; i < values.size(); ++i)
-        if (!std::isfinite(values[i]))
-            fail_check("{}: {} at {}", label, values[i], place_text(tensor.shape, i));
-}
-
 } // namespace sluice::checker

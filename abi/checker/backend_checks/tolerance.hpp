@@ -23,7 +23,4 @@ tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_el
 void compare(const std::string& label, const host_tensor& expected, const host_tensor& found,
              const tolerance& allowed);
 
-// Throws check_failure unless all numbers are finite.
-void require_finite(const std::string& label, const host_tensor& tensor);
-
 } // namespace sluice::checker
