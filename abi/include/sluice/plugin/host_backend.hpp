@@ -4,36 +4,12 @@
 #pragma once
 
 #include <sluice/plugin/backend.hpp>
+#include <sluice/plugin/memory_plan.hpp>
 
 #include <condition_variable>
 #include <mutex>
 
 namespace sluice::plugin {
-
-// A value during one step: where its elements are, and its present shape.
-struct tensor {
-    std::byte* data = nullptr;
-    sluice_element_type type = 0;
-    uint32_t rank = 0;
-    std::array<int64_t, SLUICE_RANK_MAX> shape{};
-
-    template <typename Element>
-    Element* as() const {
-        return reinterpret_cast<Element*>(data);
-    }
-    int64_t element_count() const {
-        int64_t count = 1;
-        for (uint32_t axis = 0; axis < rank; ++axis) count *= shape[axis];
-        return count;
-    }
-    // Size of the last axis, and the number of rows of that size.
-    int64_t width() const { return rank == 0 ? 1 : shape[rank - 1]; }
-    int64_t row_count() const {
-        int64_t count = 1;
-        for (uint32_t axis = 0; axis + 1 < rank; ++axis) count *= shape[axis];
-        return count;
-    }
-};
 
 class host_buffer final : public sluice_buffer {
   public:
@@ -173,84 +149,6 @@ class host_queue final : public sluice_queue {
     std::mutex mutex_;
     std::condition_variable changed_;
     uint32_t running_ = 0;
-};
-
-// Offsets for RESULT values in one arena: values whose lives do not overlap share memory. Reshapes
-// share their operand's memory, except for outputs, which may be bound to buffers of their own.
-struct memory_plan {
-    std::vector<uint64_t> offset; // [value_count]; meaningful where `planned`
-    std::vector<bool> planned;
-    std::vector<uint32_t> alias; // value that the memory belongs to, itself for most
-    uint64_t size_bytes = 0;
-
-    memory_plan(const program& p, const extents& sizes)
-        : offset(p.values.size()), planned(p.values.size()), alias(p.values.size()) {
-        struct life {
-            uint32_t value;
-            size_t begin, end;
-            uint64_t size;
-        };
-        for (uint32_t i = 0; i < alias.size(); ++i) alias[i] = i;
-        const auto is_output = [&](uint32_t number) {
-            return std::find(p.outputs.begin(), p.outputs.end(), number) != p.outputs.end();
-        };
-        for (const auto& o : p.operations)
-            if (o.kind == SLUICE_OP_RESHAPE && !is_output(o.outputs[0])
-                && p.values[alias[o.inputs[0]]].kind != SLUICE_VALUE_WEIGHT)
-                alias[o.outputs[0]] = alias[o.inputs[0]];
-        std::vector<life> lives;
-        std::vector<size_t> index(p.values.size(), SIZE_MAX);
-        for (size_t step = 0; step < p.operations.size(); ++step) {
-            const auto& o = p.operations[step];
-            for (const uint32_t number : o.outputs) {
-                if (number == SLUICE_VALUE_NONE || p.values[number].kind != SLUICE_VALUE_RESULT
-                    || alias[number] != number)
-                    continue;
-                index[number] = lives.size();
-                lives.push_back({number, step, step, storage_bytes(p.values[number], sizes)});
-            }
-            for (const uint32_t number : o.inputs)
-                if (number != SLUICE_VALUE_NONE && index[alias[number]] != SIZE_MAX)
-                    lives[index[alias[number]]].end = step;
-        }
-        for (const uint32_t output : p.outputs)
-            if (index[alias[output]] != SIZE_MAX)
-                lives[index[alias[output]]].end = p.operations.size();
-        place(lives);
-        for (uint32_t i = 0; i < alias.size(); ++i)
-            if (alias[i] != i && planned[alias[i]]) {
-                offset[i] = offset[alias[i]];
-                planned[i] = true;
-            }
-    }
-
-  private:
-    static uint64_t storage_bytes(const value& v, const extents& sizes) {
-        // A multiple of the cache line, with a line to spare for kernels that write whole vectors.
-        return (bytes_of(v.type, v.element_count(sizes)) + 127) / 64 * 64;
-    }
-    template <typename Life>
-    void place(const std::vector<Life>& lives) {
-        std::vector<const Life*> placed; // by offset
-        for (const auto& l : lives) {
-            uint64_t at = 0;
-            auto where = placed.begin();
-            for (; where != placed.end(); ++where) {
-                const auto& other = **where;
-                if (other.end < l.begin || other.begin > l.end) continue;
-                if (offset[other.value] >= at + l.size) break;
-                at = std::max(at, offset[other.value] + other.size);
-            }
-            offset[l.value] = at;
-            planned[l.value] = true;
-            size_bytes = std::max(size_bytes, at + l.size);
-            placed.insert(std::upper_bound(placed.begin(), placed.end(), &l,
-                                           [&](const Life* a, const Life* b) {
-                                               return offset[a->value] < offset[b->value];
-                                           }),
-                          &l);
-        }
-    }
 };
 
 // An executable bound to extents, cache and buffers. Derived classes run the operations; `tensors`

@@ -1,0 +1,112 @@
+// The device behind an instance of the backend: errors in words, memory, and what the card is.
+#pragma once
+
+#include <sluice/plugin/backend.hpp>
+
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <mutex>
+
+namespace sluice::cuda {
+
+namespace plugin = sluice::plugin;
+
+// Throws the driver's own words with what was being done. Classes: exhausted, device lost,
+// unavailable, internal.
+[[noreturn]] void fail_with(cudaError_t error, std::string_view doing);
+inline void check(cudaError_t error, std::string_view doing) {
+    if (error != cudaSuccess) fail_with(error, doing);
+}
+
+struct device_properties {
+    int ordinal = 0;
+    std::string name;
+    int compute_capability = 0; // 80, 90
+    int multiprocessor_count = 0;
+    int shared_bytes_per_block = 0; // with opt-in
+    int64_t l2_bytes = 0;
+    uint64_t memory_bytes = 0;
+};
+
+// One card, made current on each calling thread by use(). Counts what was allocated on it, so that
+// an error can say by what.
+class device {
+  public:
+    explicit device(int ordinal);
+    const device_properties& properties() const { return properties_; }
+    void use() const { check(cudaSetDevice(properties_.ordinal), "choosing the device"); }
+    uint64_t memory_bytes_free() const;
+
+    // Whether Hopper's own instructions may be used.
+    bool is_hopper() const { return allows_hopper_ && properties_.compute_capability == 90; }
+    void forbid_hopper() { allows_hopper_ = false; }
+
+    // The stream of set-up work: uploads of weights, copies of blocks, reads and writes of buffers.
+    cudaStream_t setup_stream() const { return setup_stream_; }
+    ~device();
+    device(const device&) = delete;
+    device& operator=(const device&) = delete;
+
+  private:
+    device_properties properties_;
+    bool allows_hopper_ = true;
+    cudaStream_t setup_stream_ = nullptr;
+};
+
+// Device memory; owns it. `purpose` is named when there is not enough: "the KV cache".
+class device_memory {
+  public:
+    device_memory() = default;
+    device_memory(const device& owner, uint64_t size_bytes, std::string_view purpose);
+    ~device_memory();
+    device_memory(device_memory&& other) noexcept { swap(other); }
+    device_memory& operator=(device_memory&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+
+    template <typename Element = std::byte>
+    Element* as() const {
+        return static_cast<Element*>(data_);
+    }
+    uint64_t size() const { return size_bytes_; }
+    explicit operator bool() const { return data_ != nullptr; }
+
+  private:
+    void swap(device_memory& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_bytes_, other.size_bytes_);
+    }
+    void* data_ = nullptr;
+    uint64_t size_bytes_ = 0;
+};
+
+// Host memory that the card reads and writes directly.
+class pinned_memory {
+  public:
+    pinned_memory() = default;
+    pinned_memory(const device& owner, uint64_t size_bytes);
+    ~pinned_memory();
+    pinned_memory(pinned_memory&& other) noexcept { swap(other); }
+    pinned_memory& operator=(pinned_memory&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+
+    template <typename Element = std::byte>
+    Element* as() const {
+        return static_cast<Element*>(data_);
+    }
+    uint64_t size() const { return size_bytes_; }
+
+  private:
+    void swap(pinned_memory& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_bytes_, other.size_bytes_);
+    }
+    void* data_ = nullptr;
+    uint64_t size_bytes_ = 0;
+};
+
+} // namespace sluice::cuda
