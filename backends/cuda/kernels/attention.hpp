@@ -50,4 +50,30 @@ struct attention_call {
 inline constexpr int32_t plain_widths_max = 11000; // key_width + value_width
 void launch_attention_plain(const attention_call& call, cudaStream_t stream);
 
+// Whether the forms below can run it: q, keys and values of one half type, on addresses that are
+// multiples of 16 bytes, keys and values of one width, which is one of 32, 64, 96, 128 and 256; the
+// rows in the order of the batch.
+bool fits_attention_matrix(const attention_call& call);
+
+// ---- Single rows ----
+
+// How the places of a row are cut, so that few rows with long contexts fill the device too. Fixed
+// by the sizes of the bucket.
+struct attention_decode_plan {
+    int32_t rows = 0; // that it looks at
+    // Whether row r is any row, and belongs to its sequence_of_row. Otherwise it is sequence r's,
+    // where that and all sequences before it have one row; the other rows are left to
+    // launch_attention_prefill.
+    bool takes_all_rows = false;
+    int32_t head_chunks = 0; // of all kv heads together: query heads of one kv head, up to 8 or 16
+    int32_t splits = 1;      // of a row's places, at most
+
+    uint64_t partial_floats = 0; // room for results of splits
+    uint64_t counters = 0;       // int32, zero at first, and again after each launch
+};
+attention_decode_plan plan_attention_decode(const attention_call& call, int64_t context_max,
+                                            int multiprocessor_count);
+void launch_attention_decode(const attention_call& call, const attention_decode_plan& plan,
+                             float* partial, int32_t* counters, cudaStream_t stream);
+
 } // namespace sluice::cuda
