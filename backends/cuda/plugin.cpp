@@ -54,14 +54,13 @@ class cuda_backend final : public plugin::backend {
 
     cuda_backend(plugin::host host, const plugin::settings& settings)
         : host_(host), card_(static_cast<int>(settings.integer("device"))), library_(card_),
-          uploader_(card_) {
+          uploader_(card_), context_{.host = host,
+                                     .card = &card_,
+                                     .library = &library_,
+                                     .uses_graphs = settings.boolean("graphs"),
+                                     .takes_profile = settings.boolean("profile"),
+                                     .fuses = settings.boolean("fusion")} {
         if (settings.text("instruction_set") == "sm_80") card_.forbid_hopper();
-        context_.host = host;
-        context_.card = &card_;
-        context_.library = &library_;
-        context_.uses_graphs = settings.boolean("graphs");
-        context_.takes_profile = settings.boolean("profile");
-        context_.fuses = settings.boolean("fusion");
     }
 
     void properties(sluice_backend_properties& found) const override {

@@ -126,8 +126,8 @@ void put_scale(sluice_element_type type, std::byte* target, int64_t index, float
 
 // visit(stored matrix, its row, group, place) for every scale of a row tile, places as in view.hpp.
 template <typename Visit>
-void each_scale(const sluice_weight_source& source, const plain::source_rows& rows,
-                int64_t tile_row, int64_t group_count, Visit&& visit) {
+void each_scale(const plain::source_rows& rows, int64_t tile_row, int64_t group_count,
+                Visit&& visit) {
     for (int64_t r = 0; r < tile_rows; ++r) {
         const auto at = rows.find(tile_row * tile_rows + r);
         for (int64_t group = 0; group < group_count; ++group)
@@ -239,7 +239,7 @@ void upload_groups(const device& owner, uploader& by, const sluice_weight_source
                   const auto count = static_cast<int64_t>(size / (places * scale_size));
                   for (int64_t i = 0; i < count; ++i)
                       each_scale(
-                          source, rows, first + i, groups,
+                          rows, first + i, groups,
                           [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
                               put_scale(plan.scale_type, target,
                                         i * static_cast<int64_t>(places) + place,
@@ -254,7 +254,7 @@ void upload_groups(const device& owner, uploader& by, const sluice_weight_source
     std::vector<uint8_t> zeros(plan.zero_bytes);
     bool all_in_the_middle = true;
     for (uint64_t tile = 0; tile < plan.zero_bytes / places; ++tile)
-        each_scale(source, rows, static_cast<int64_t>(tile), groups,
+        each_scale(rows, static_cast<int64_t>(tile), groups,
                    [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
                        const auto zero = static_cast<uint8_t>(stored.zero(row, group) + shift);
                        all_in_the_middle = all_in_the_middle && zero == middle;

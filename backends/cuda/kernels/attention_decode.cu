@@ -12,7 +12,7 @@
 #include "attention.cuh"
 #include "attention_matrix.cuh"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "attention_plain.cuh"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 namespace sluice::cuda {
 

@@ -1,7 +1,7 @@
 #include "attention_plain.cuh"
 #include "mla_attention.hpp"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 namespace sluice::cuda {
 
