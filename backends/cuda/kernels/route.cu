@@ -1,3 +1,4 @@
+#include "matrix_unit.cuh"
 #include "route.hpp"
 
 #include <cmath>
@@ -276,6 +277,8 @@ __global__ void __launch_bounds__(warps_max * 32)
     of.scores = shared + warp * row_floats(routing);
     of.choice = of.scores + experts;
     of.worth = of.choice + experts;
+    wait_for_grids_before();
+    start_next_grid();
     auto* histogram = reinterpret_cast<int32_t*>(shared + warps * row_floats(routing));
     if (counts == counting::in_block) {
         for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
@@ -453,7 +456,11 @@ void launch_route(const route_call& call, cudaStream_t stream) {
         counts = counting::in_memory;
         cudaMemsetAsync(call.count, 0, count_bytes, stream);
     }
-    route_kernel<<<blocks, warps * 32, shared_bytes, stream>>>(call, counts, !reroutes);
+    // A clearing of `count` is not a kernel, and must have ended.
+    const bool programmatic = call.programmatic && !limits && counts != counting::in_memory;
+    launch_grid(route_kernel, dim3(static_cast<unsigned>(blocks)),
+                static_cast<unsigned>(warps) * 32, shared_bytes, stream, programmatic, call, counts,
+                !reroutes);
     if (reroutes)
         reroute_kernel<<<1, limit_threads, count_bytes, stream>>>(call);
     else if (limits)

@@ -24,7 +24,9 @@ struct route_call {
     float* weight = nullptr;    // [rows, choices]
     int32_t* count = nullptr;   // [experts], or NULL
     int32_t* dropped = nullptr; // [1], or NULL
-    float* kept = nullptr;      // route_scratch_bytes(...), or NULL where that is 0
+    // Start while the kernel before still runs; from compute capability 9.0 on, without capacity.
+    bool programmatic = false;
+    float* kept = nullptr; // route_scratch_bytes(...), or NULL where that is 0
 };
 
 // With capacity the scores and choices of all rows stay until the rows before are placed.

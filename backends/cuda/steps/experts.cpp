@@ -1,9 +1,8 @@
 // Routing, experts and gated layers: route in one kernel, products from the three forms of
 // kernels/product.hpp.
-#include "step.hpp"
+#include "multiply.hpp"
 
 #include "../kernels/expert_sort.hpp"
-#include "../kernels/product.hpp"
 #include "../kernels/route.hpp"
 
 namespace sluice::cuda {
@@ -78,18 +77,6 @@ class route_step final : public step {
 
 // ---- Products ----
 
-constexpr int32_t few_places = 64;
-
-void multiply(const bound& owner, const product_call& call, cudaStream_t stream) {
-    if (call.places > few_places && fits_product_many(call)) {
-        launch_product_many(call, owner.card().is_hopper(),
-                            owner.card().properties().multiprocessor_count, stream);
-    } else {
-        launch_product_plain(call, stream);
-    }
-    check(cudaGetLastError(), "multiplying by a weight");
-}
-
 // y = (activation(x W_gate^T) * x W_up^T) W_down^T
 class gated_mlp_step final : public step {
   public:
@@ -119,8 +106,8 @@ class gated_mlp_step final : public step {
     void launch(cudaStream_t stream) override {
         in_.y = owner_.scratch();
         out_.x = owner_.scratch();
-        multiply(owner_, in_, stream);
-        multiply(owner_, out_, stream);
+        multiply(owner_, in_, false, stream);
+        multiply(owner_, out_, true, stream);
     }
 
   private:
@@ -129,7 +116,8 @@ class gated_mlp_step final : public step {
     product_call out_;
 };
 
-// Rows sorted by expert, both products over all experts at once, and the weighted sum.
+// Rows sorted by expert, both products over all experts at once, and the weighted sum; of few
+// choices nothing is sorted, and the second product takes the weighted sum along.
 class moe_ffn_step final : public step {
   public:
     moe_ffn_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
@@ -181,6 +169,8 @@ class moe_ffn_step final : public step {
             combine_.x = x.data;
             combine_.x_type = x.type;
         }
+        is_few_ = total_ <= few_choices && fits_product_few(few_in())
+                  && fits_product_few_combine(few_out());
     }
 
     uint64_t scratch_bytes() const override {
@@ -192,16 +182,64 @@ class moe_ffn_step final : public step {
     void launch(cudaStream_t stream) override {
         scratch_pieces pieces(owner_.scratch());
         place(pieces);
+        if (is_few_) {
+            launch_few(stream);
+            return;
+        }
         launch_expert_sort(sort_, stream);
         check(cudaGetLastError(), "sorting rows by expert");
-        multiply(owner_, in_, stream);
-        multiply(owner_, out_, stream);
+        multiply(owner_, in_, true, stream);
+        multiply(owner_, out_, true, stream);
         launch_expert_combine(combine_, stream);
         check(cudaGetLastError(), "summing the experts' outputs");
     }
 
   private:
+    // Both products by choice.
+    few_call few_in() const {
+        few_call few = few_call_of(owner_, in_);
+        few.product.row = nullptr;
+        few.product.offset = nullptr;
+        few.product.input_scale = sort_.weight;
+        few.index = sort_.index;
+        few.choice_count = sort_.choice_count;
+        few.map = sort_.map;
+        few.map_size = sort_.map_size;
+        return few;
+    }
+    few_combine_call few_out() const {
+        few_combine_call few;
+        few.x = in_.y;
+        few.x_type = in_.y_type;
+        few.index = sort_.index;
+        few.weight = combine_.weight;
+        few.rows = combine_.rows;
+        few.choice_count = sort_.choice_count;
+        few.map = sort_.map;
+        few.map_size = sort_.map_size;
+        few.matrix = out_.weight;
+        few.bias = out_.bias;
+        few.identity_from = combine_.identity_from;
+        few.identity_weight = combine_.identity_weight;
+        few.identity_x = combine_.x;
+        few.identity_type = combine_.x_type;
+        few.y = combine_.y;
+        few.y_type = combine_.y_type;
+        few.programmatic = overlaps_kernels(owner_);
+        return few;
+    }
+    void launch_few(cudaStream_t stream) const {
+        launch_product_few(few_in(), stream);
+        check(cudaGetLastError(), "multiplying by the experts' first weights");
+        launch_product_few_combine(few_out(), stream);
+        check(cudaGetLastError(), "multiplying by the experts' second weights");
+    }
+
     void place(scratch_pieces& pieces) {
+        if (is_few_) {
+            in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
+            return;
+        }
         sort_.offset = pieces.take<int32_t>(sort_.expert_count + 1);
         sort_.row = pieces.take<int32_t>(total_);
         sort_.place = pieces.take<int32_t>(total_);
@@ -220,6 +258,7 @@ class moe_ffn_step final : public step {
 
     bound& owner_;
     int64_t total_ = 0;
+    bool is_few_ = false;
     expert_sort_call sort_;
     product_call in_;
     product_call out_;
