@@ -152,6 +152,14 @@ __device__ __forceinline__ void multiply_16x8(float (&d)[4], const uint32_t (&a)
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// (value & mask) | bits in one instruction ("lop3": 0xEA is that function of 0xF0, 0xCC and 0xAA),
+// which the compiler would split where both are constants.
+__device__ __forceinline__ uint32_t masked_or(uint32_t value, uint32_t mask, uint32_t bits) {
+    uint32_t out;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(out) : "r"(value), "r"(mask), "r"(bits));
+    return out;
+}
+
 // ---- Tiles of codes as fragments ----
 
 __host__ __device__ constexpr bool is_tiled(weight_storage storage) {
@@ -256,7 +264,7 @@ struct code_fragments {
                 const int shift = paired ? 8 * columns : 4 * i;
                 // 0x4300 is 128 in bf16 with steps of 1, 0x6400 is 1024 in f16 likewise.
                 constexpr uint32_t magic = is_bfloat16<Half> ? 0x43004300u : 0x64006400u;
-                a[i] = scaled(((word >> shift) & 0x000F000Fu) | magic, row);
+                a[i] = scaled(masked_or(word >> shift, 0x000F000Fu, magic), row);
             } else {
                 const uint32_t word = code[paired ? row : 0][2 * step + columns];
                 const int first = paired ? 0 : 2 * row;

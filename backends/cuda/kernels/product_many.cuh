@@ -444,5 +444,7 @@ void launch_sm80(const arguments& call, weight_storage storage, bool is_bfloat, 
 bool has_sm90();
 void launch_sm90(const arguments& call, weight_storage storage, bool is_bfloat, bool gated,
                  int multiprocessor_count, cudaStream_t stream);
+void launch_sm90_f16(const arguments& call, weight_storage storage, bool gated,
+                     int multiprocessor_count, cudaStream_t stream);
 
 } // namespace sluice::cuda::many
