@@ -1,5 +1,6 @@
 #include "executable.hpp"
 
+#include "schedule.hpp"
 #include "steps/step.hpp"
 
 #include <cstring>
@@ -39,7 +40,7 @@ class capture_guard {
 
 executable::executable(const execution_context& context, const sluice_program& program,
                        std::span<sluice_weight* const> weights)
-    : context_(context), program_(&program) {
+    : context_(context), program_(&program), order_(make_schedule(program_, context.fuses)) {
     for (const auto& value : program_.values) {
         const bool is_weight = value.kind == SLUICE_VALUE_WEIGHT;
         if (is_weight && weights[value.number] == nullptr)
@@ -60,7 +61,7 @@ std::unique_ptr<sluice_bound> executable::bind(const plugin::extents& sizes, slu
 
 bound::bound(const executable& compiled, const plugin::extents& sizes, sluice_cache* cache,
              std::span<const sluice_binding> bindings)
-    : compiled_(compiled), sizes_(sizes), plan_(compiled.program(), sizes),
+    : compiled_(compiled), sizes_(sizes), plan_(compiled.program(), sizes, compiled.order()),
       data_(compiled.program().values.size()), bound_(compiled.program().values.size()) {
     card().use();
     if (!source().states.empty()) {
@@ -154,11 +155,12 @@ int64_t bound::context_max() const {
 
 void bound::make_steps() {
     uint64_t scratch = 0;
-    for (const auto& operation : source().operations) {
-        auto made = cuda::make_step(*this, operation);
+    for (const auto& group : compiled_.order()) {
+        auto made = group.size() == 1 ? make_step(*this, source().operations[group.front()])
+                                      : make_fused_step(*this, group);
         scratch = std::max(scratch, made->scratch_bytes());
         steps_.push_back(std::move(made));
-        step_operation_.push_back(operation.number);
+        step_operation_.push_back(group.back());
     }
     scratch_ = device_memory(card(), scratch, "the scratch memory of a step");
     check(cudaEventCreateWithFlags(&ended_, cudaEventDisableTiming), "creating an event");

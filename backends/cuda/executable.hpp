@@ -32,11 +32,13 @@ class executable final : public sluice_executable {
 
     const execution_context& context() const { return context_; }
     const plugin::program& program() const { return program_; }
+    const plugin::schedule& order() const { return order_; }
     const device_weight* weight(uint32_t number) const { return weights_[number]; }
 
   private:
     execution_context context_;
     plugin::program program_;
+    plugin::schedule order_;
     std::vector<const device_weight*> weights_; // [value_count], NULL for other values
 };
 
@@ -113,7 +115,8 @@ class bound final : public sluice_bound {
     const int32_t* query_start_ = nullptr;
     uint64_t query_start_offset_ = 0;
     std::vector<std::unique_ptr<step>> steps_;
-    std::vector<uint32_t> step_operation_; // [steps]: the operation that a profile counts it to
+    std::vector<uint32_t>
+        step_operation_; // [steps]: the last of its operations, to which a profile counts it
     device_memory scratch_;
     cudaGraphExec_t graph_ = nullptr;
     std::vector<cudaEvent_t> marks_; // [steps + 1], where a profile is taken

@@ -30,6 +30,9 @@ std::string claim(const sluice_program& program, const plugin::operation& operat
 // The step of an operation that was claimed.
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation);
 
+// The step of several operations that run together (schedule.hpp).
+std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group);
+
 // By file. claim_*: the kernel's name, or an empty text where the file has no step for the
 // operation; throws SLUICE_UNSUPPORTED with the reason where it has one, but not for these
 // operands.

@@ -34,6 +34,16 @@ struct tensor {
     }
 };
 
+// Operations in the order in which they run; those of one group run together, so that what one of
+// them reads must last, and what one of them writes must be free, from the first to the last.
+using schedule = std::vector<std::vector<uint32_t>>;
+
+inline schedule in_program_order(const program& p) {
+    schedule result;
+    for (const auto& o : p.operations) result.push_back({o.number});
+    return result;
+}
+
 // Offsets for RESULT values in one arena: values whose lives do not overlap share memory. Reshapes
 // share their operand's memory, except for outputs, which may be bound to buffers of their own.
 struct memory_plan {
@@ -43,38 +53,35 @@ struct memory_plan {
     uint64_t size_bytes = 0;
 
     memory_plan(const program& p, const extents& sizes)
+        : memory_plan(p, sizes, in_program_order(p)) {}
+
+    memory_plan(const program& p, const extents& sizes, const schedule& order)
         : offset(p.values.size()), planned(p.values.size()), alias(p.values.size()) {
         struct life {
             uint32_t value;
             size_t begin, end;
             uint64_t size;
         };
-        for (uint32_t i = 0; i < alias.size(); ++i) alias[i] = i;
-        const auto is_output = [&](uint32_t number) {
-            return std::find(p.outputs.begin(), p.outputs.end(), number) != p.outputs.end();
-        };
-        for (const auto& o : p.operations)
-            if (o.kind == SLUICE_OP_RESHAPE && !is_output(o.outputs[0])
-                && p.values[alias[o.inputs[0]]].kind != SLUICE_VALUE_WEIGHT)
-                alias[o.outputs[0]] = alias[o.inputs[0]];
+        share_memory_of_reshapes(p);
         std::vector<life> lives;
         std::vector<size_t> index(p.values.size(), SIZE_MAX);
-        for (size_t step = 0; step < p.operations.size(); ++step) {
-            const auto& o = p.operations[step];
-            for (const uint32_t number : o.outputs) {
-                if (number == SLUICE_VALUE_NONE || p.values[number].kind != SLUICE_VALUE_RESULT
-                    || alias[number] != number)
-                    continue;
-                index[number] = lives.size();
-                lives.push_back({number, step, step, storage_bytes(p.values[number], sizes)});
-            }
-            for (const uint32_t number : o.inputs)
-                if (number != SLUICE_VALUE_NONE && index[alias[number]] != SIZE_MAX)
-                    lives[index[alias[number]]].end = step;
+        for (size_t step = 0; step < order.size(); ++step) {
+            for (const uint32_t operation : order[step])
+                for (const uint32_t number : p.operations[operation].outputs) {
+                    if (number == SLUICE_VALUE_NONE || p.values[number].kind != SLUICE_VALUE_RESULT
+                        || alias[number] != number)
+                        continue;
+                    index[number] = lives.size();
+                    lives.push_back({number, step, step, storage_bytes(p.values[number], sizes)});
+                }
+            for (const uint32_t operation : order[step])
+                for (const uint32_t number : p.operations[operation].inputs)
+                    if (number != SLUICE_VALUE_NONE && index[alias[number]] != SIZE_MAX)
+                        lives[index[alias[number]]].end = step;
         }
         for (const uint32_t output : p.outputs)
             if (index[alias[output]] != SIZE_MAX)
-                lives[index[alias[output]]].end = p.operations.size();
+                lives[index[alias[output]]].end = order.size();
         place(lives);
         for (uint32_t i = 0; i < alias.size(); ++i)
             if (alias[i] != i && planned[alias[i]]) {
@@ -84,6 +91,16 @@ struct memory_plan {
     }
 
   private:
+    void share_memory_of_reshapes(const program& p) {
+        for (uint32_t i = 0; i < alias.size(); ++i) alias[i] = i;
+        const auto is_output = [&](uint32_t number) {
+            return std::find(p.outputs.begin(), p.outputs.end(), number) != p.outputs.end();
+        };
+        for (const auto& o : p.operations)
+            if (o.kind == SLUICE_OP_RESHAPE && !is_output(o.outputs[0])
+                && p.values[alias[o.inputs[0]]].kind != SLUICE_VALUE_WEIGHT)
+                alias[o.outputs[0]] = alias[o.inputs[0]];
+    }
     static uint64_t storage_bytes(const value& v, const extents& sizes) {
         // A multiple of the cache line, with a line to spare for kernels that write whole vectors.
         return (bytes_of(v.type, v.element_count(sizes)) + 127) / 64 * 64;

@@ -1,0 +1,212 @@
+#include "schedule.hpp"
+
+namespace sluice::cuda {
+
+namespace {
+
+// Who writes and who reads each value.
+class uses {
+  public:
+    explicit uses(const plugin::program& program)
+        : program_(program), writer_(program.values.size(), nullptr),
+          readers_(program.values.size()) {
+        for (const auto& operation : program.operations) {
+            for (const uint32_t number : operation.outputs)
+                if (number != SLUICE_VALUE_NONE) writer_[number] = &operation;
+            for (const uint32_t number : operation.inputs)
+                if (number != SLUICE_VALUE_NONE) readers_[number].push_back(operation.number);
+        }
+    }
+
+    const plugin::operation* writer(uint32_t value, uint32_t kind) const {
+        const auto* found = writer_[value];
+        return found != nullptr && found->kind == kind ? found : nullptr;
+    }
+    const std::vector<uint32_t>& readers(uint32_t value) const { return readers_[value]; }
+    bool is_output(uint32_t value) const {
+        return std::find(program_.outputs.begin(), program_.outputs.end(), value)
+               != program_.outputs.end();
+    }
+
+    // Whether all that the group writes, but for `results`, is read in the group alone, and what
+    // reads the results comes after the group.
+    bool is_closed(const std::vector<uint32_t>& group, const std::vector<uint32_t>& results) const {
+        const uint32_t last = *std::max_element(group.begin(), group.end());
+        for (const uint32_t member : group)
+            for (const uint32_t value : program_.operations[member].outputs) {
+                if (value == SLUICE_VALUE_NONE) continue;
+                const bool is_result =
+                    std::find(results.begin(), results.end(), value) != results.end();
+                if (!is_result && is_output(value)) return false;
+                for (const uint32_t reader : readers_[value]) {
+                    const bool inside =
+                        std::find(group.begin(), group.end(), reader) != group.end();
+                    if (!inside && (!is_result || reader < last)) return false;
+                }
+            }
+        return true;
+    }
+
+  private:
+    const plugin::program& program_;
+    std::vector<const plugin::operation*> writer_;
+    std::vector<std::vector<uint32_t>> readers_;
+};
+
+// A rope, the reshape before it and the head-wise norm before that.
+struct rope_chain {
+    const plugin::operation* rope = nullptr;
+    const plugin::operation* norm = nullptr;
+    uint32_t source = 0;
+    std::vector<uint32_t> members;
+};
+
+std::optional<rope_chain> chain_before(const plugin::program& program, const uses& known,
+                                       uint32_t value) {
+    rope_chain chain;
+    chain.rope = known.writer(value, SLUICE_OP_ROPE);
+    if (chain.rope == nullptr) return std::nullopt;
+    chain.members.push_back(chain.rope->number);
+    chain.source = chain.rope->inputs[0];
+    const auto* reshape = known.writer(chain.source, SLUICE_OP_RESHAPE);
+    if (reshape == nullptr) return std::nullopt;
+    chain.members.push_back(reshape->number);
+    chain.source = reshape->inputs[0];
+    const auto* norm = known.writer(chain.source, SLUICE_OP_RMS_NORM);
+    const int64_t width = program.values[value].fixed(-1);
+    if (norm != nullptr && norm->as<sluice_rms_norm_attributes>().group_width == width
+        && !norm->has_input(2) && !norm->has_output(1)) {
+        chain.norm = norm;
+        chain.members.push_back(norm->number);
+        chain.source = norm->inputs[0];
+    }
+    return chain;
+}
+
+bool same_rope(const plugin::operation& a, const plugin::operation& b) {
+    auto one = a.as<sluice_rope_attributes>(), other = b.as<sluice_rope_attributes>();
+    one.table = other.table = nullptr;
+    return a.inputs[1] == b.inputs[1] && a.table == b.table && one.dimension == other.dimension
+           && one.interleaved == other.interleaved && one.inverse == other.inverse
+           && one.scaling == other.scaling && one.magnitude == other.magnitude
+           && one.base == other.base && one.factor == other.factor
+           && one.original_length == other.original_length
+           && one.low_frequency_factor == other.low_frequency_factor
+           && one.high_frequency_factor == other.high_frequency_factor
+           && one.beta_fast == other.beta_fast && one.beta_slow == other.beta_slow
+           && one.truncate_bounds == other.truncate_bounds;
+}
+
+bool is_one_of(const plugin::program& program, uint32_t value,
+               std::initializer_list<sluice_element_type> types) {
+    const auto& v = program.values[value];
+    return std::find(types.begin(), types.end(), v.type) != types.end();
+}
+
+std::optional<std::vector<uint32_t>> find_attention_input(const plugin::program& program,
+                                                          const uses& known,
+                                                          const plugin::operation& attention) {
+    if (attention.kind != SLUICE_OP_ATTENTION) return std::nullopt;
+    const auto* write = known.writer(attention.inputs[1], SLUICE_OP_KV_WRITE);
+    if (write == nullptr || write->inputs.size() != 4) return std::nullopt;
+    const auto q = chain_before(program, known, attention.inputs[0]);
+    const auto k = chain_before(program, known, write->inputs[2]);
+    if (!q || !k || !same_rope(*q->rope, *k->rope)) return std::nullopt;
+    std::vector<uint32_t> group{write->number};
+    group.insert(group.end(), q->members.begin(), q->members.end());
+    group.insert(group.end(), k->members.begin(), k->members.end());
+    std::sort(group.begin(), group.end());
+    if (program.values[k->source].rank != 2 || program.values[q->source].rank != 2
+        || program.values[write->inputs[3]].rank != 2)
+        return std::nullopt;
+    if (!known.is_closed(group, {attention.inputs[0], attention.inputs[1]})) return std::nullopt;
+    return group;
+}
+
+std::optional<std::vector<uint32_t>>
+find_head_input(const plugin::program& program, const uses& known, const plugin::operation& norm) {
+    if (norm.kind != SLUICE_OP_RMS_NORM || !norm.has_input(2) || norm.has_output(1)
+        || norm.as<sluice_rms_norm_attributes>().group_width != 0)
+        return std::nullopt;
+    const auto* stream = known.writer(norm.inputs[0], SLUICE_OP_GATHER_ROWS);
+    const auto* addend = known.writer(norm.inputs[2], SLUICE_OP_GATHER_ROWS);
+    if (stream == nullptr || addend == nullptr || stream->inputs[1] != addend->inputs[1]
+        || program.values[stream->inputs[0]].rank != 2
+        || !is_one_of(program, stream->inputs[0], {SLUICE_F32, SLUICE_BF16, SLUICE_F16}))
+        return std::nullopt;
+    std::vector<uint32_t> group{stream->number, addend->number, norm.number};
+    std::sort(group.begin(), group.end());
+    if (!known.is_closed(group, {norm.outputs[0]})) return std::nullopt;
+    return group;
+}
+
+} // namespace
+
+plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
+    if (!fuses) return plugin::in_program_order(program);
+    const uses known(program);
+    std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by last operation
+    std::vector<bool> taken(program.operations.size());
+    for (const auto& operation : program.operations)
+        for (const auto find : {find_attention_input, find_head_input}) {
+            const auto group = find(program, known, operation);
+            if (!group) continue;
+            if (std::any_of(group->begin(), group->end(), [&](uint32_t m) { return taken[m]; }))
+                continue;
+            for (const uint32_t member : *group) taken[member] = true;
+            group_at[group->back()] = *group;
+        }
+    plugin::schedule order;
+    for (const auto& operation : program.operations) {
+        if (!group_at[operation.number].empty())
+            order.push_back(group_at[operation.number]);
+        else if (!taken[operation.number])
+            order.push_back({operation.number});
+    }
+    return order;
+}
+
+std::optional<attention_input> read_attention_input(const plugin::program& program,
+                                                    const std::vector<uint32_t>& group) {
+    attention_input found;
+    for (const uint32_t member : group)
+        if (program.operations[member].kind == SLUICE_OP_KV_WRITE && group.size() > 1)
+            found.write = &program.operations[member];
+    if (found.write == nullptr) return std::nullopt;
+    const uses known(program);
+    const auto k = chain_before(program, known, found.write->inputs[2]);
+    for (const uint32_t member : group) {
+        const auto& operation = program.operations[member];
+        if (operation.kind != SLUICE_OP_ROPE || operation.number == k->rope->number) continue;
+        const auto q = chain_before(program, known, operation.outputs[0]);
+        found.q = q->source;
+        found.q_norm = q->norm;
+        found.q_rope = q->rope;
+    }
+    found.k = k->source;
+    found.k_norm = k->norm;
+    found.k_rope = k->rope;
+    found.v = found.write->inputs[3];
+    return found;
+}
+
+std::optional<head_input> read_head_input(const plugin::program& program,
+                                          const std::vector<uint32_t>& group) {
+    if (group.size() != 3) return std::nullopt;
+    head_input found;
+    for (const uint32_t member : group) {
+        const auto& operation = program.operations[member];
+        if (operation.kind == SLUICE_OP_RMS_NORM) found.norm = &operation;
+    }
+    if (found.norm == nullptr) return std::nullopt;
+    for (const uint32_t member : group) {
+        const auto& operation = program.operations[member];
+        if (operation.kind != SLUICE_OP_GATHER_ROWS) continue;
+        if (operation.outputs[0] == found.norm->inputs[0]) found.stream = &operation;
+        if (operation.outputs[0] == found.norm->inputs[2]) found.addend = &operation;
+    }
+    if (found.stream == nullptr || found.addend == nullptr) return std::nullopt;
+    return found;
+}
+
+} // namespace sluice::cuda

@@ -1,0 +1,38 @@
+// Which operations of a program run together in one launch.
+#pragma once
+
+#include <sluice/plugin/memory_plan.hpp>
+
+namespace sluice::cuda {
+
+namespace plugin = sluice::plugin;
+
+// The groups of `program` in the order in which they run, each at the place of its last operation.
+// With `fuses` false every operation is a group of its own. Groups that are found:
+//   attention input  [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes
+//                    between them
+//   head input       gather_rows of the stream and of its addend, and the norm over both
+plugin::schedule make_schedule(const plugin::program& program, bool fuses);
+
+// What make_schedule found an attention input to be made of: value numbers.
+struct attention_input {
+    uint32_t q = 0, k = 0, v = 0; // [tokens, heads * width]
+    const plugin::operation* q_norm = nullptr;
+    const plugin::operation* k_norm = nullptr;
+    const plugin::operation* q_rope = nullptr;
+    const plugin::operation* k_rope = nullptr;
+    const plugin::operation* write = nullptr;
+};
+// Empty where the group is none.
+std::optional<attention_input> read_attention_input(const plugin::program& program,
+                                                    const std::vector<uint32_t>& group);
+
+struct head_input {
+    const plugin::operation* stream = nullptr;
+    const plugin::operation* addend = nullptr;
+    const plugin::operation* norm = nullptr;
+};
+std::optional<head_input> read_head_input(const plugin::program& program,
+                                          const std::vector<uint32_t>& group);
+
+} // namespace sluice::cuda

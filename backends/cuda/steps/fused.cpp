@@ -1,0 +1,97 @@
+// Groups of operations in one launch, as schedule.hpp finds them.
+#include "../schedule.hpp"
+#include "operands.hpp"
+#include "rope_tables.hpp"
+
+#include "kernels/rows.hpp"
+
+namespace sluice::cuda {
+
+namespace {
+
+head_source head_source_of(const bound& owner, uint32_t number) {
+    const tensor_view view = owner.view(number);
+    return {view.data, view.type, view.shape[1]};
+}
+
+head_norm head_norm_of(const bound& owner, const plugin::operation* norm) {
+    if (norm == nullptr) return {};
+    const auto& attributes = norm->as<sluice_rms_norm_attributes>();
+    const tensor_view weight = owner.view(norm->inputs[1]);
+    return {weight.data, weight.type, attributes.epsilon, attributes.weight_offset};
+}
+
+std::unique_ptr<step> make_attention_input(const bound& owner, const attention_input& found) {
+    const auto& attributes = found.q_rope->as<sluice_rope_attributes>();
+    const auto table =
+        share_rope_table(owner.card(), attributes, found.q_rope->table, owner.context_max());
+    const uint32_t state_value = found.write->inputs[0];
+    const uint32_t state_number = value_of(owner, state_value).state;
+    const sluice_state& state = owner.state(state_value);
+    const tensor_view q_out = owner.view(found.q_rope->outputs[0]);
+    qk_norm_rope_write_call call;
+    call.q = head_source_of(owner, found.q);
+    call.k = head_source_of(owner, found.k);
+    call.v = head_source_of(owner, found.v);
+    call.q_norm = head_norm_of(owner, found.q_norm);
+    call.k_norm = head_norm_of(owner, found.k_norm);
+    call.rope = table->view(attributes.interleaved != 0, attributes.inverse != 0);
+    call.position = data_of<const int32_t>(owner, found.q_rope->inputs[1]);
+    call.slot = data_of<const int32_t>(owner, found.write->inputs[1]);
+    call.slots = INT64_MAX;
+    call.rows = static_cast<int32_t>(q_out.shape[0]);
+    call.query_heads = static_cast<int32_t>(q_out.shape[1]);
+    call.width = static_cast<int32_t>(q_out.shape[2]);
+    call.kv_heads = static_cast<int32_t>(state.part_width[0]) / call.width;
+    call.value_width = static_cast<int32_t>(state.part_width[1]) / call.kv_heads;
+    call.q_out = q_out.data;
+    call.q_out_type = q_out.type;
+    call.key_cache = owner.cache().part(state_number, 0);
+    call.key_type = state.part_type[0];
+    call.value_cache = owner.cache().part(state_number, 1);
+    call.value_type = state.part_type[1];
+    return launching([call, table](cudaStream_t stream) {
+        launch_qk_norm_rope_write(call, stream);
+        check(cudaGetLastError(), "launching the input of attention");
+    });
+}
+
+std::unique_ptr<step> make_head_input(const bound& owner, const head_input& found) {
+    const auto& attributes = found.norm->as<sluice_rms_norm_attributes>();
+    const tensor_view stream_rows = owner.view(found.stream->inputs[0]);
+    const tensor_view addend = owner.view(found.addend->inputs[0]);
+    const tensor_view weight = owner.view(found.norm->inputs[1]);
+    const tensor_view y = owner.view(found.norm->outputs[0]);
+    rms_norm_call call;
+    call.x = stream_rows.data;
+    call.x_type = stream_rows.type;
+    call.addend = addend.data;
+    call.addend_type = addend.type;
+    call.source_row = data_of<const int32_t>(owner, found.stream->inputs[1]);
+    call.source_rows = stream_rows.shape[0];
+    call.weight = weight.data;
+    call.weight_type = weight.type;
+    call.y = y.data;
+    call.y_type = y.type;
+    call.width = stream_rows.shape[1];
+    call.rows = y.shape[0];
+    call.group = call.width;
+    call.epsilon = attributes.epsilon;
+    call.weight_offset = attributes.weight_offset;
+    return launching([call](cudaStream_t stream) {
+        launch_gather_add_norm(call, stream);
+        check(cudaGetLastError(), "launching the input of the head");
+    });
+}
+
+} // namespace
+
+std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group) {
+    if (const auto found = read_attention_input(owner.source(), group))
+        return make_attention_input(owner, *found);
+    if (const auto found = read_head_input(owner.source(), group))
+        return make_head_input(owner, *found);
+    plugin::fail(SLUICE_INTERNAL, "a group of ", group.size(), " operations has no step");
+}
+
+} // namespace sluice::cuda
