@@ -14,3 +14,13 @@ endif()
 
 # Optional: a missing one leaves out what needs it.
 find_package(dnnl 2.6 QUIET)
+
+# nvcc takes none of the sanitizers' flags.
+if(NOT SLUICE_SANITIZE)
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+        enable_language(CUDA)
+        find_package(CUDAToolkit 12.0 QUIET)
+    endif()
+endif()

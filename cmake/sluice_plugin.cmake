@@ -9,7 +9,7 @@ function(sluice_add_plugin id)
     cmake_parse_arguments(PARSE_ARGV 1 plugin "" "KIND" "SOURCES;LIBRARIES")
     add_library(${id} MODULE ${plugin_SOURCES})
     target_link_libraries(${id} PRIVATE sluice::abi ${plugin_LIBRARIES})
-    target_compile_options(${id} PRIVATE ${SLUICE_WARNINGS}
+    target_compile_options(${id} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${SLUICE_WARNINGS}>"
         $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-fno-gnu-unique>)
     target_link_options(${id} PRIVATE
         -Wl,--version-script=${SLUICE_PLUGIN_EXPORTS} -Wl,--exclude-libs,ALL)

@@ -16,7 +16,7 @@ class device_buffer final : public sluice_buffer {
 };
 
 // For each part of each state the vectors of all slots: [block_count * tokens_per_block,
-// part_width], and after the last block one more that nothing reads.
+// part_width].
 class device_cache final : public sluice_cache {
   public:
     device_cache(const device& owner, std::span<const sluice_state> states,

@@ -1,9 +1,9 @@
-// The device behind an instance of the backend: errors in words, memory, and what the card is.
+// The device behind an instance of the backend: memory, and what the card is.
 #pragma once
 
-#include <sluice/plugin/backend.hpp>
+#include "errors.hpp"
 
-#include <cuda_runtime_api.h>
+#include <sluice/plugin/backend.hpp>
 
 #include <atomic>
 #include <mutex>
@@ -11,13 +11,6 @@
 namespace sluice::cuda {
 
 namespace plugin = sluice::plugin;
-
-// Throws the driver's own words with what was being done. Classes: exhausted, device lost,
-// unavailable, internal.
-[[noreturn]] void fail_with(cudaError_t error, std::string_view doing);
-inline void check(cudaError_t error, std::string_view doing) {
-    if (error != cudaSuccess) fail_with(error, doing);
-}
 
 struct device_properties {
     int ordinal = 0;

@@ -83,8 +83,8 @@ class bound final : public sluice_bound {
     int64_t context_max() const;
     // i32 [SLUICE_EXTENT_COUNT] on the device: the extents of the planned step.
     const int32_t* present_extents() const { return present_; }
-    // i32 [S + 1] on the device: first row of each sequence; beyond the planned sequences the number
-    // of rows.
+    // i32 [S + 1] on the device: first row of each sequence; beyond the planned sequences the
+    // number of rows.
     const int32_t* query_start() const { return query_start_; }
     std::byte* scratch() const { return scratch_.as(); }
 

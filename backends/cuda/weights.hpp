@@ -1,5 +1,5 @@
-// Weights on the device: float matrices as they are stored, codes in tiles for the matrix units, and
-// vectors as float32.
+// Weights on the device: float matrices as they are stored, codes in tiles for the matrix units,
+// and vectors as float32.
 #pragma once
 
 #include "device.hpp"
@@ -8,7 +8,7 @@
 namespace sluice::cuda {
 
 struct device_weight final : sluice_weight {
-    weight_view view;    // of the matrices; data is NULL where only `values` is kept
+    weight_view view; // of the matrices; data is NULL where only `values` is kept
     device_memory data;
     device_memory scales;
     device_memory zeros;

@@ -36,6 +36,23 @@ float stored_matrix::code(int64_t n, int64_t k) const {
     return get(parts_[SLUICE_PART_DATA].data, format_.element_type, n * columns_ + k);
 }
 
+void stored_matrix::codes(int64_t n, int64_t k, int64_t count, int shift, uint8_t* target) const {
+    if (format_.layout == SLUICE_WEIGHT_GPTQ && shift == 0) {
+        // Rows lie across the words, so that a call for each element would be most of the time.
+        const int64_t per_word = 32 / bits_;
+        const auto* words = static_cast<const uint32_t*>(parts_[SLUICE_PART_DATA].data) + n;
+        const uint32_t mask = (1u << bits_) - 1u;
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t at = k + i;
+            target[i] = static_cast<uint8_t>(
+                (words[at / per_word * rows_] >> (at % per_word * bits_)) & mask);
+        }
+        return;
+    }
+    for (int64_t i = 0; i < count; ++i)
+        target[i] = static_cast<uint8_t>(static_cast<int>(code(n, k + i)) + shift);
+}
+
 int64_t stored_matrix::group_of(int64_t k) const {
     if (format_.group_index == 0) return k / group_columns_;
     const int64_t group = static_cast<const int32_t*>(parts_[SLUICE_PART_GROUP_INDEX].data)[k];

@@ -22,6 +22,9 @@ class stored_matrix {
 
     // The code as it is stored (the element's own value for float elements).
     float code(int64_t n, int64_t k) const;
+    // `count` codes of row n from column k on, each plus `shift`; for whole-number codes that the
+    // shift makes unsigned.
+    void codes(int64_t n, int64_t k, int64_t count, int shift, uint8_t* target) const;
     // With the second-level scale folded in.
     float scale(int64_t n, int64_t group) const;
     float zero(int64_t n, int64_t group) const;

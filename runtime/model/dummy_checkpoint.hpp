@@ -19,10 +19,14 @@ namespace sluice {
 // largest tensor, values repeat between tensors, and a backend that reads weights in place instead
 // of preparing its own copy would measure a cache that no real model has.
 //
+// With a GPTQ `quantization_config` in config.json, the modules that it names are in that layout:
+// random codes, zero points in the middle, and scales that give the same deviation. It must leave
+// out routers itself ("dynamic": {"-:.*mlp.gate$": {}}); norms and embeddings never are quantized.
+//
 // contains() follows one rule, since there is no list of names to look in: true for names that end
-// in ".weight", except lm_head.weight when config.json ties the embeddings; false for all others
-// (".bias", ".qweight", ".scales", fused experts, ...). A tensor that contains() denies is still
-// made when asked for, such as biases that the configuration demands.
+// in ".weight", except lm_head.weight when config.json ties the embeddings, and for the parts of a
+// quantized module; false for all others (".bias", fused experts, ...). A tensor that contains()
+// denies is still made when asked for, such as biases that the configuration demands.
 //
 // Fails with EXHAUSTED for tensors over 16 GiB: such a config.json is a mistake or hostile.
 std::shared_ptr<const checkpoint> make_dummy_checkpoint(const std::filesystem::path& path,

@@ -64,19 +64,23 @@ std::optional<fused_name> fused_name_of(const std::string& tensor) {
          quote(tensor, 160), did_you_mean(tensor, weights.names()));
 }
 
-sluice_weight_format gptq_format_of(const gptq_module& module) {
+sluice_weight_format gptq_format_of(const gptq_parameters& parameters, gptq_format stored,
+                                    sluice_element_type scale_type, bool by_index) {
     auto format = SLUICE_INIT(sluice_weight_format);
-    format.element_type = module.parameters.bits == 4 ? SLUICE_U4 : SLUICE_U8;
+    format.element_type = parameters.bits == 4 ? SLUICE_U4 : SLUICE_U8;
     format.layout = SLUICE_WEIGHT_GPTQ;
-    format.scale_type = module.scales.element_type;
-    format.group_columns =
-        module.parameters.group_size <= 0 ? 0 : uint32_t(module.parameters.group_size);
+    format.scale_type = scale_type;
+    format.group_columns = parameters.group_size <= 0 ? 0 : uint32_t(parameters.group_size);
     format.zero_point =
-        module.format == gptq_format::gptq ? SLUICE_ZERO_GROUP_LESS_ONE : SLUICE_ZERO_GROUP;
-    const bool by_index =
-        module.g_idx && (module.parameters.activation_order || !module.has_sequential_groups());
+        stored == gptq_format::gptq ? SLUICE_ZERO_GROUP_LESS_ONE : SLUICE_ZERO_GROUP;
     format.group_index = by_index ? 1 : 0;
     return format;
+}
+
+sluice_weight_format gptq_format_of(const gptq_module& module) {
+    const bool by_index =
+        module.g_idx && (module.parameters.activation_order || !module.has_sequential_groups());
+    return gptq_format_of(module.parameters, module.format, module.scales.element_type, by_index);
 }
 
 // The configuration where the method is GPTQ; nothing for other methods.
@@ -374,15 +378,19 @@ bound_weight bind_weight(const checkpoint& weights, const weight_request& reques
 }
 
 weight_format_function weight_formats_of(const checkpoint& weights) {
+    auto gptq = std::make_shared<const std::optional<gptq_config>>(gptq_config_of(weights));
     if (weights.is_dummy()) {
-        const sluice_element_type type = weights.tensor("any.weight", {1}).element_type;
-        return [type](const std::string&) {
+        return [&weights, gptq](const std::string& tensor) {
+            const std::string module = without_suffix(tensor, weight_suffix);
+            if (*gptq && has_gptq_module(weights, module)) {
+                return gptq_format_of(*(*gptq)->resolve(module), (*gptq)->format(),
+                                      weights.tensor(module + ".scales", {1}).element_type, false);
+            }
             auto format = SLUICE_INIT(sluice_weight_format);
-            format.element_type = type;
+            format.element_type = weights.tensor("any.weight", {1}).element_type;
             return format;
         };
     }
-    auto gptq = std::make_shared<const std::optional<gptq_config>>(gptq_config_of(weights));
     return [&weights, gptq](const std::string& tensor) {
         if (tensor.ends_with(blocks_suffix)) return microscaling_format();
         if (const auto plain = weights.find(tensor)) return row_major_format(weights, *plain);

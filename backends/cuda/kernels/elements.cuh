@@ -10,16 +10,22 @@ namespace sluice::cuda {
 
 template <typename Element>
 __device__ __forceinline__ float to_float(Element value) {
-    if constexpr (sizeof(Element) == 4) return static_cast<float>(value);
-    else if constexpr (std::is_same_v<Element, __nv_bfloat16>) return __bfloat162float(value);
-    else return __half2float(value);
+    if constexpr (sizeof(Element) == 4)
+        return static_cast<float>(value);
+    else if constexpr (std::is_same_v<Element, __nv_bfloat16>)
+        return __bfloat162float(value);
+    else
+        return __half2float(value);
 }
 
 template <typename Element>
 __device__ __forceinline__ Element from_float(float value) {
-    if constexpr (std::is_same_v<Element, __nv_bfloat16>) return __float2bfloat16_rn(value);
-    else if constexpr (std::is_same_v<Element, __half>) return __float2half_rn(value);
-    else return static_cast<Element>(value);
+    if constexpr (std::is_same_v<Element, __nv_bfloat16>)
+        return __float2bfloat16_rn(value);
+    else if constexpr (std::is_same_v<Element, __half>)
+        return __float2half_rn(value);
+    else
+        return static_cast<Element>(value);
 }
 
 // Element `index` of a tensor of any type as float32, and back. For kernels whose speed does not
@@ -60,7 +66,8 @@ __device__ __forceinline__ void store_from_float(void* data, uint32_t type, int6
 }
 
 // The real value of element (n, k) of matrix m, by the formula of weight_view: plain and slow.
-__device__ __forceinline__ float load_weight(const weight_view& w, int64_t m, int64_t n, int64_t k) {
+__device__ __forceinline__ float load_weight(const weight_view& w, int64_t m, int64_t n,
+                                             int64_t k) {
     const int64_t flat = (m * w.rows + n) * w.columns + k;
     switch (w.storage) {
     case weight_storage::float32:
@@ -80,8 +87,7 @@ __device__ __forceinline__ float load_weight(const weight_view& w, int64_t m, in
     const int reg = row / 8 + within / 8 * 2, odd = within % 2;
     float code, zero;
     if (w.storage == weight_storage::int4) {
-        const auto word =
-            static_cast<const uint32_t*>(w.data)[tile * 128 + lane * 4 + step];
+        const auto word = static_cast<const uint32_t*>(w.data)[tile * 128 + lane * 4 + step];
         code = static_cast<float>((word >> ((reg + 4 * odd) * 4)) & 15u);
         zero = 8.0f;
     } else {

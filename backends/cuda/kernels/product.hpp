@@ -1,7 +1,7 @@
 // y = x W^T for one matrix or a stack of them, rows grouped by matrix: the products behind linear,
 // grouped_linear, gated_mlp and moe_ffn. Three forms of the same function: plain (any types and
-// sizes, the one that the others are held to), few rows (bound by reading the weights) and many rows
-// (bound by the matrix units).
+// sizes, the one that the others are held to), few rows (bound by reading the weights) and many
+// rows (bound by the matrix units).
 #pragma once
 
 #include "view.hpp"
@@ -10,9 +10,9 @@
 
 namespace sluice::cuda {
 
-// How gate and up become one: as sluice_activation_attributes says. SPLIT takes `weight` as the gate
-// and `up` as the up matrix; the other layouts take both from `weight`, whose rows are then twice the
-// columns of y.
+// How gate and up become one: as sluice_activation_attributes says. SPLIT takes `weight` as the
+// gate and `up` as the up matrix; the other layouts take both from `weight`, whose rows are then
+// twice the columns of y.
 struct gating {
     bool gates = false;
     uint32_t activation = 0;  // SLUICE_ACTIVATION_*
@@ -29,7 +29,7 @@ struct product_call {
     // [matrices + 1]: matrix m owns places offset[m] to offset[m + 1] - 1; NULL: all places are of
     // matrix 0.
     const int32_t* offset = nullptr;
-    int32_t places = 0;      // rows of y; a bound where `offset` is given
+    int32_t places = 0; // rows of y; a bound where `offset` is given
     weight_view weight;
     weight_view up;
     const float* bias = nullptr;    // [matrices, rows of weight], float32
@@ -48,8 +48,8 @@ void launch_product_plain(const product_call& call, cudaStream_t stream);
 // Whether the form below can run it: x and y of one half type (y may be float32), weights of the
 // same type or tiles, columns a multiple of 64, rows a multiple of 64, no input_scale.
 bool fits_product_many(const product_call& call);
-// `is_hopper`: may use wgmma (sm_90a); otherwise mma.sync (sm_80). Places that no matrix owns are not
-// written.
+// `is_hopper`: may use wgmma (sm_90a); otherwise mma.sync (sm_80). Places that no matrix owns are
+// not written.
 void launch_product_many(const product_call& call, bool is_hopper, int multiprocessor_count,
                          cudaStream_t stream);
 

@@ -31,7 +31,8 @@ std::string claim(const sluice_program& program, const plugin::operation& operat
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation);
 
 // By file. claim_*: the kernel's name, or an empty text where the file has no step for the
-// operation; throws SLUICE_UNSUPPORTED with the reason where it has one, but not for these operands.
+// operation; throws SLUICE_UNSUPPORTED with the reason where it has one, but not for these
+// operands.
 std::string claim_dense(const plugin::operation& operation, const value_reader& values);
 std::string claim_rows(const plugin::operation& operation, const value_reader& values);
 std::string claim_attention(const plugin::operation& operation, const value_reader& values);

@@ -1,0 +1,435 @@
+// Attention of single rows by the matrix units, with a row's places cut into splits that run side
+// by side (flash decoding; Dao, Haziza, Massa and Sizov 2023).
+//
+// A block has the query heads of one kv head, so that keys and values are read once for all of
+// them. Each warp takes 16 places at a time, straight from the cache to registers, 16 bytes a lane:
+//   scores [16 places, 8 heads] = K Q^T, and o [width, 8 heads] += V^T P^T.
+// The order of a key's elements does not matter to the products as long as the query's is the same,
+// so that fragments are taken as the loads bring them: for 32 elements, from 32 c on, lane (g, t)
+// holds elements 8 t to 8 t + 7 of place g and of place g + 8 as words x, y, z, w each; x and y are
+// one step of 16 elements, z and w the next. Values need their transposes: word i of the lanes is
+// an 8 x 8 matrix [place, column], column k being element 32 c + 8 (k / 2) + 2 i + k % 2.
+#include "attention.cuh"
+#include "attention_matrix.cuh"
+
+#include "../errors.hpp"
+
+#include <algorithm>
+
+namespace sluice::cuda {
+
+namespace {
+
+constexpr int warps = 4;
+constexpr int decode_threads = warps * 32;
+constexpr int warp_places = 16;                   // a warp's step
+constexpr int block_places = warps * warp_places; // a block's
+constexpr int split_places_min = 2 * block_places;
+constexpr int splits_max = 96;
+constexpr float log2_e = 1.44269504088896341f;
+
+struct decode_arguments {
+    attention_call call;
+    attention_decode_plan plan;
+    float* partial;
+    int32_t* counters;
+};
+
+template <int width, int head_tiles>
+struct decode_room {
+    static constexpr int heads = 8 * head_tiles;
+    static constexpr int pitch = width + 1; // so that the lanes' writes meet no bank twice
+
+    float o[warps][heads * pitch];
+    float maximum[warps][heads];
+    float sum[warps][heads];
+    // Of all warps:
+    float block_maximum[heads];
+    float block_sum[heads];
+    bool is_last;
+};
+
+// What a split leaves: o [heads, width], then maximum [heads], then sum [heads].
+template <int width, int head_tiles>
+constexpr int partial_size = 8 * head_tiles*(width + 2);
+
+__device__ __forceinline__ float power_of_2(float exponent) { return exp2f(exponent); }
+
+// The row that this block works for, or -1.
+struct decode_row {
+    int32_t row;
+    int32_t sequence;
+};
+__device__ __forceinline__ decode_row row_of_block(const decode_arguments& a) {
+    const auto at = static_cast<int32_t>(blockIdx.z);
+    const attended_rows& rows = a.call.rows;
+    if (a.plan.takes_all_rows) {
+        const int32_t sequence = __ldg(rows.sequence_of_row + at);
+        return {at, sequence < rows.sequences ? sequence : -1};
+    }
+    const bool is_single =
+        __ldg(rows.query_start + at) == at && __ldg(rows.query_start + at + 1) == at + 1;
+    return {at, is_single ? at : -1};
+}
+
+__device__ __forceinline__ const uint32_t* words(const uint4& v) {
+    return reinterpret_cast<const uint32_t*>(&v);
+}
+
+// The last block of a row and head chunk adds up what the splits left, in their order.
+template <int width, int head_tiles>
+__device__ void combine_splits(const decode_arguments& a, const float* partial, int splits,
+                               int64_t first_head, int heads, const float* sink) {
+    constexpr int size = partial_size<width, head_tiles>;
+    constexpr int heads_max = 8 * head_tiles;
+    for (int i = static_cast<int>(threadIdx.x); i < heads * width; i += decode_threads) {
+        const int head = i / width, d = i % width;
+        const float* maxima = partial + heads_max * width + head;
+        float maximum = sink != nullptr ? sink[head] : -INFINITY;
+        for (int s = 0; s < splits; ++s) maximum = fmaxf(maximum, __ldcg(maxima + s * size));
+        float sum = sink != nullptr ? power_of_2(sink[head] - maximum) : 0.0f, o = 0;
+#pragma unroll 4
+        for (int s = 0; s < splits; ++s) {
+            const float weight = power_of_2(__ldcg(maxima + s * size) - maximum);
+            sum += weight * __ldcg(maxima + s * size + heads_max);
+            o += weight * __ldcg(partial + s * size + head * width + d);
+        }
+        store_from_float(a.call.o, a.call.o_type, (first_head + head) * width + d, o / sum);
+    }
+}
+
+// Grid: splits, head chunks, rows.
+template <typename Element, int width, int head_tiles>
+__global__ void __launch_bounds__(decode_threads)
+    attention_decode_kernel(const __grid_constant__ decode_arguments a) {
+    using room_type = decode_room<width, head_tiles>;
+    constexpr int chunks = width / 32; // of a vector
+    constexpr int heads_max = 8 * head_tiles;
+    extern __shared__ __align__(16) unsigned char attention_decode_room[];
+    room_type& room = *reinterpret_cast<room_type*>(attention_decode_room);
+
+    const attention_call& call = a.call;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    const int g = lane / 4, t = lane % 4;
+    const int group = call.heads / call.kv_heads;
+    const int chunks_per_kv_head = (group + heads_max - 1) / heads_max;
+    const int kv_head = static_cast<int>(blockIdx.y) / chunks_per_kv_head;
+    const int head_in_group = static_cast<int>(blockIdx.y) % chunks_per_kv_head * heads_max;
+    const int heads = min(heads_max, group - head_in_group);
+    const auto [row, sequence] = row_of_block(a);
+    const int64_t first_head =
+        static_cast<int64_t>(row) * call.heads + kv_head * group + head_in_group; // of all rows
+    if (sequence < 0) {
+        // Padding. In the other mode launch_attention_prefill clears it.
+        if (a.plan.takes_all_rows && blockIdx.x == 0)
+            for (int i = thread; i < heads * width; i += decode_threads)
+                store_from_float(call.o, call.o_type, first_head * width + i, 0.0f);
+        return;
+    }
+
+    const place_range places = places_of(call.rows, __ldg(call.rows.position + row),
+                                         __ldg(call.rows.kv_length + sequence));
+    const int count = places.end - places.begin;
+    if (count <= 0) {
+        if (blockIdx.x == 0)
+            for (int i = thread; i < heads * width; i += decode_threads)
+                store_from_float(call.o, call.o_type, first_head * width + i, 0.0f);
+        return;
+    }
+    const int splits_there = static_cast<int>(gridDim.x);
+    int split_places = max((count + splits_there - 1) / splits_there, split_places_min);
+    split_places = (split_places + block_places - 1) / block_places * block_places;
+    const int splits = (count + split_places - 1) / split_places; // with work
+    const int split = static_cast<int>(blockIdx.x);
+    if (split >= splits) return;
+    const int begin = places.begin + split * split_places;
+    const int end = min(begin + split_places, places.end);
+
+    // Queries as B: column g of head tile n is head 8 n + g.
+    uint4 q[head_tiles][chunks];
+#pragma unroll
+    for (int n = 0; n < head_tiles; ++n) {
+        const int head = 8 * n + g;
+        const auto* from = static_cast<const Element*>(call.q)
+                           + (first_head + min(head, heads - 1)) * width + 8 * t;
+#pragma unroll
+        for (int c = 0; c < chunks; ++c) {
+            q[n][c] = *reinterpret_cast<const uint4*>(from + 32 * c);
+            if (head >= heads) q[n][c] = uint4{0, 0, 0, 0};
+        }
+    }
+
+    const int32_t* table =
+        call.rows.block_table + static_cast<int64_t>(sequence) * call.rows.block_columns;
+    const auto* keys = static_cast<const Element*>(call.keys) + kv_head * width + 8 * t;
+    const auto* values = static_cast<const Element*>(call.values) + kv_head * width + 8 * t;
+    const int64_t slot_stride = static_cast<int64_t>(call.kv_heads) * width;
+
+    // Places past the end read the last one, and get no weight.
+    const auto slot_at = [&](int place) { return slot_of(call.rows, table, min(place, end - 1)); };
+    const auto load = [&](uint4(&to)[2][chunks], const Element* from, const int(&slot)[2]) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int c = 0; c < chunks; ++c)
+                to[half][c] = slot[half] >= 0
+                                  ? load_streamed(from + slot[half] * slot_stride + 32 * c)
+                                  : uint4{0, 0, 0, 0};
+    };
+
+    float maximum[head_tiles][2], sum[head_tiles][2]; // of heads 2 t and 2 t + 1; sum: own places
+    float o[head_tiles][chunks][2][4] = {};
+#pragma unroll
+    for (int n = 0; n < head_tiles; ++n) {
+        maximum[n][0] = maximum[n][1] = -INFINITY;
+        sum[n][0] = sum[n][1] = 0;
+    }
+
+    int first = begin + warp * warp_places;
+    if (first < end) {
+        uint4 key[2][chunks], value[2][chunks];
+        int slot[2] = {slot_at(first + g), slot_at(first + g + 8)};
+        int slot_next[2] = {slot_at(first + block_places + g),
+                            slot_at(first + block_places + g + 8)};
+        load(key, keys, slot);
+        load(value, values, slot);
+        for (; first < end; first += block_places) {
+            const bool has_next = first + block_places < end;
+            float score[head_tiles][4] = {};
+#pragma unroll
+            for (int c = 0; c < chunks; ++c)
+#pragma unroll
+                for (int n = 0; n < head_tiles; ++n) {
+                    multiply_add<Element>(score[n], key[0][c].x, key[1][c].x, key[0][c].y,
+                                          key[1][c].y, q[n][c].x, q[n][c].y);
+                    multiply_add<Element>(score[n], key[0][c].z, key[1][c].z, key[0][c].w,
+                                          key[1][c].w, q[n][c].z, q[n][c].w);
+                }
+            slot[0] = slot_next[0];
+            slot[1] = slot_next[1];
+            if (has_next) load(key, keys, slot);
+            slot_next[0] = slot_at(first + 2 * block_places + g);
+            slot_next[1] = slot_at(first + 2 * block_places + g + 8);
+
+            const bool is_there[2] = {first + g < end, first + g + 8 < end};
+            uint32_t weights[head_tiles][2]; // P^T as B
+#pragma unroll
+            for (int n = 0; n < head_tiles; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    score[n][i] = is_there[i / 2]
+                                      ? score_of(score[n][i], call.scale, call.softcap) * log2_e
+                                      : -INFINITY;
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const float found = fmaxf(score[n][i], score[n][i + 2]);
+                    // Finite, for the first of the warp's places is there.
+                    const float now = fmaxf(maximum[n][i], maximum_over_groups(found));
+                    const float correction = power_of_2(maximum[n][i] - now);
+                    maximum[n][i] = now;
+                    score[n][i] = power_of_2(score[n][i] - now);
+                    score[n][i + 2] = power_of_2(score[n][i + 2] - now);
+                    sum[n][i] = sum[n][i] * correction + score[n][i] + score[n][i + 2];
+#pragma unroll
+                    for (int c = 0; c < chunks; ++c)
+#pragma unroll
+                        for (int j = 0; j < 2; ++j) {
+                            o[n][c][j][i] *= correction;
+                            o[n][c][j][i + 2] *= correction;
+                        }
+                }
+                weights[n][0] = transposed(pack<Element>(score[n][0], score[n][1]));
+                weights[n][1] = transposed(pack<Element>(score[n][2], score[n][3]));
+            }
+#pragma unroll
+            for (int c = 0; c < chunks; ++c)
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+                    const uint32_t a0 = transposed(words(value[0][c])[2 * j]);
+                    const uint32_t a1 = transposed(words(value[0][c])[2 * j + 1]);
+                    const uint32_t a2 = transposed(words(value[1][c])[2 * j]);
+                    const uint32_t a3 = transposed(words(value[1][c])[2 * j + 1]);
+#pragma unroll
+                    for (int n = 0; n < head_tiles; ++n)
+                        multiply_add<Element>(o[n][c][j], a0, a1, a2, a3, weights[n][0],
+                                              weights[n][1]);
+                }
+            if (has_next) load(value, values, slot);
+        }
+    }
+
+    // The warps' parts become one.
+#pragma unroll
+    for (int n = 0; n < head_tiles; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const float whole = sum_over_groups(sum[n][i]);
+            if (g == 0) {
+                room.maximum[warp][8 * n + 2 * t + i] = maximum[n][i];
+                room.sum[warp][8 * n + 2 * t + i] = whole;
+            }
+        }
+    __syncthreads();
+    if (thread < heads_max) {
+        float block_maximum = room.maximum[0][thread], block_sum = 0;
+        for (int w = 1; w < warps; ++w)
+            block_maximum = fmaxf(block_maximum, room.maximum[w][thread]);
+        for (int w = 0; w < warps; ++w)
+            block_sum += room.sum[w][thread] * power_of_2(room.maximum[w][thread] - block_maximum);
+        room.block_maximum[thread] = block_maximum;
+        room.block_sum[thread] = block_sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < head_tiles; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int head = 8 * n + 2 * t + i;
+            const float correction = power_of_2(maximum[n][i] - room.block_maximum[head]);
+#pragma unroll
+            for (int c = 0; c < chunks; ++c)
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+                    float* to = room.o[warp] + head * room_type::pitch + 32 * c + 8 * (g / 2)
+                                + 4 * j + g % 2;
+                    to[0] = o[n][c][j][i] * correction;
+                    to[2] = o[n][c][j][i + 2] * correction;
+                }
+        }
+    __syncthreads();
+
+    // The first of the row's sinks, as a power of two like the scores.
+    __shared__ float sinks[heads_max];
+    const bool has_sinks = call.sinks != nullptr;
+    if (has_sinks) {
+        if (thread < heads)
+            sinks[thread] = log2_e
+                            * load_as_float(call.sinks, call.sinks_type,
+                                            kv_head * group + head_in_group + thread);
+        __syncthreads();
+    }
+    const auto whole_of = [&](int head, int d) {
+        float whole = 0;
+        for (int w = 0; w < warps; ++w) whole += room.o[w][head * room_type::pitch + d];
+        return whole;
+    };
+    if (splits == 1) {
+        for (int i = thread; i < heads * width; i += decode_threads) {
+            const int head = i / width, d = i % width;
+            float scale = 1, sum_of_head = room.block_sum[head];
+            if (has_sinks) {
+                const float now = fmaxf(room.block_maximum[head], sinks[head]);
+                scale = power_of_2(room.block_maximum[head] - now);
+                sum_of_head = sum_of_head * scale + power_of_2(sinks[head] - now);
+            }
+            store_from_float(call.o, call.o_type, first_head * width + i,
+                             whole_of(head, d) * scale / sum_of_head);
+        }
+        return;
+    }
+    constexpr int size = partial_size<width, head_tiles>;
+    const int64_t unit = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
+    float* partials = a.partial + unit * splits_there * size;
+    float* partial = partials + static_cast<int64_t>(split) * size;
+    for (int i = thread; i < heads * width; i += decode_threads)
+        partial[i] = whole_of(i / width, i % width);
+    if (thread < heads) {
+        partial[heads_max * width + thread] = room.block_maximum[thread];
+        partial[heads_max * (width + 1) + thread] = room.block_sum[thread];
+    }
+    __threadfence();
+    __syncthreads();
+    if (thread == 0) {
+        room.is_last = atomicAdd(a.counters + unit, 1) == splits - 1;
+        if (room.is_last) a.counters[unit] = 0; // for the next launch
+    }
+    __syncthreads();
+    if (!room.is_last) return;
+    __threadfence();
+    combine_splits<width, head_tiles>(a, partials, splits, first_head, heads,
+                                      has_sinks ? sinks : nullptr);
+}
+
+bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
+
+// Head tiles of a block: two where a group fills more than one and the registers allow it.
+int head_tiles_of(const attention_call& call) {
+    return call.heads / call.kv_heads > 8 && call.key_width <= 128 ? 2 : 1;
+}
+
+template <typename Element, int width, int head_tiles>
+void launch(const decode_arguments& a, cudaStream_t stream) {
+    const auto kernel = attention_decode_kernel<Element, width, head_tiles>;
+    constexpr int shared = sizeof(decode_room<width, head_tiles>);
+    if constexpr (shared > 48 * 1024 - 64)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+              "preparing attention of single rows");
+    const dim3 grid(static_cast<unsigned>(a.plan.splits), static_cast<unsigned>(a.plan.head_chunks),
+                    static_cast<unsigned>(a.plan.rows));
+    kernel<<<grid, decode_threads, shared, stream>>>(a);
+    check(cudaGetLastError(), "launching attention of single rows");
+}
+
+template <typename Element>
+void launch_for(const decode_arguments& a, cudaStream_t stream) {
+    const bool has_two = head_tiles_of(a.call) == 2;
+    switch (a.call.key_width) {
+    case 32:
+        return has_two ? launch<Element, 32, 2>(a, stream) : launch<Element, 32, 1>(a, stream);
+    case 64:
+        return has_two ? launch<Element, 64, 2>(a, stream) : launch<Element, 64, 1>(a, stream);
+    case 96:
+        return has_two ? launch<Element, 96, 2>(a, stream) : launch<Element, 96, 1>(a, stream);
+    case 128:
+        return has_two ? launch<Element, 128, 2>(a, stream) : launch<Element, 128, 1>(a, stream);
+    default:
+        return launch<Element, 256, 1>(a, stream);
+    }
+}
+
+} // namespace
+
+bool fits_attention_matrix(const attention_call& call) {
+    const bool has_type = call.q_type == SLUICE_BF16 || call.q_type == SLUICE_F16;
+    const bool has_width = call.key_width == 32 || call.key_width == 64 || call.key_width == 96
+                           || call.key_width == 128 || call.key_width == 256;
+    return has_type && has_width && call.key_type == call.q_type && call.value_type == call.q_type
+           && call.value_width == call.key_width && is_aligned(call.q) && is_aligned(call.keys)
+           && is_aligned(call.values);
+}
+
+attention_decode_plan plan_attention_decode(const attention_call& call, int64_t context_max,
+                                            int multiprocessor_count) {
+    attention_decode_plan plan;
+    // A bucket of no more rows than sequences may hold sequences of several rows, a few.
+    plan.takes_all_rows = call.rows.rows <= call.rows.sequences;
+    plan.rows = std::min(call.rows.rows, call.rows.sequences);
+    const int heads_max = 8 * head_tiles_of(call);
+    const int group = call.heads / call.kv_heads;
+    plan.head_chunks = call.kv_heads * ((group + heads_max - 1) / heads_max);
+    const int64_t units = std::max<int64_t>(int64_t{plan.rows} * plan.head_chunks, 1);
+    if (context_max > 0 && call.rows.window > 0)
+        context_max = std::min<int64_t>(context_max, call.rows.window);
+    const int64_t wanted = (2 * int64_t{multiprocessor_count} + units - 1) / units;
+    const int64_t useful = (context_max + split_places_min - 1) / split_places_min;
+    plan.splits =
+        static_cast<int32_t>(std::clamp<int64_t>(std::min(wanted, useful), 1, splits_max));
+    if (plan.splits > 1) {
+        plan.partial_floats = static_cast<uint64_t>(units) * static_cast<uint64_t>(plan.splits)
+                              * static_cast<uint64_t>(heads_max * (call.key_width + 2));
+        plan.counters = static_cast<uint64_t>(units);
+    }
+    return plan;
+}
+
+void launch_attention_decode(const attention_call& call, const attention_decode_plan& plan,
+                             float* partial, int32_t* counters, cudaStream_t stream) {
+    if (plan.rows == 0) return;
+    const decode_arguments arguments{call, plan, partial, counters};
+    if (call.q_type == SLUICE_BF16)
+        launch_for<__nv_bfloat16>(arguments, stream);
+    else
+        launch_for<__half>(arguments, stream);
+}
+
+} // namespace sluice::cuda

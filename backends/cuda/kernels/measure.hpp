@@ -1,0 +1,18 @@
+// Kernels that do nothing but keep one resource busy, to measure what the card can do.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace sluice::cuda {
+
+// Reads `size_bytes` (a multiple of 16) once. `sink` is written only if the data says so, which
+// keeps the reads from being left out.
+void launch_read(const void* data, int64_t size_bytes, int multiprocessor_count, float* sink,
+                 cudaStream_t stream);
+
+// float32 multiply-adds on all cores; returns how many operations one launch does.
+double launch_f32_work(int multiprocessor_count, float* sink, cudaStream_t stream);
+
+} // namespace sluice::cuda

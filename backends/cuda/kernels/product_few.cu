@@ -1,0 +1,139 @@
+// How the products for few rows are cut into blocks.
+#include "product_few_kernel.cuh"
+
+#include <algorithm>
+
+namespace sluice::cuda {
+
+namespace {
+
+constexpr int slots_max = 32;                        // rows of x that a block takes at once
+constexpr int resident_warps = 24;                   // of a multiprocessor, with 80 registers
+constexpr size_t shared_bytes_of_all = 200 * 1024;   // of a multiprocessor
+constexpr size_t shared_bytes_of_block = 160 * 1024; // both kinds of card have more
+
+bool is_half(uint32_t type) { return type == SLUICE_BF16 || type == SLUICE_F16; }
+
+bool is_power_of_two(int64_t x) { return x > 0 && (x & (x - 1)) == 0; }
+
+int bits_of(weight_storage storage) {
+    return storage == weight_storage::int4 ? 4 : (storage == weight_storage::int8 ? 8 : 16);
+}
+
+bool fits_weight(const weight_view& w, uint32_t x_type) {
+    if (w.data == nullptr || w.columns % 64 != 0 || w.rows % 16 != 0 || w.columns == 0)
+        return false;
+    if (w.storage == weight_storage::bfloat16) return x_type == SLUICE_BF16;
+    if (w.storage == weight_storage::float16) return x_type == SLUICE_F16;
+    if (w.storage == weight_storage::float32) return false;
+    if (w.group_columns <= 0 || w.columns % w.group_columns != 0) return false;
+    // Scales are counted in 32 bits.
+    if (w.matrices * w.rows * (w.columns / w.group_columns) > int64_t{1} << 30) return false;
+    if (w.group_columns != w.columns
+        && (w.group_columns % 64 != 0 || !is_power_of_two(w.group_columns / 64)))
+        return false;
+    return is_half(w.scale_type)
+           || (w.storage == weight_storage::int8 && w.scale_type == SLUICE_F32);
+}
+
+bool is_alike(const weight_view& a, const weight_view& b) {
+    return a.storage == b.storage && a.group_columns == b.group_columns
+           && a.scale_type == b.scale_type && (a.zeros == nullptr) == (b.zeros == nullptr)
+           && a.rows == b.rows && a.columns == b.columns && a.matrices == b.matrices;
+}
+
+} // namespace
+
+int few_warps(int units, int per_warp) {
+    const int wanted = std::clamp(units / per_warp, 1, few_warps_max);
+    // As many as have something to do when all have the same.
+    return ceil_divide(units, ceil_divide(units, wanted));
+}
+
+bool fits_few_weight(const weight_view& w, uint32_t x_type) {
+    return is_half(x_type) && fits_weight(w, x_type);
+}
+
+bool fits_product_few(const few_call& call) {
+    const product_call& product = call.product;
+    if (!fits_few_weight(product.weight, product.x_type)) return false;
+    if (!is_half(product.y_type) && product.y_type != SLUICE_F32) return false;
+    if (!product.gate.gates) return true;
+    if (product.gate.gate_layout == SLUICE_GATE_SPLIT) return is_alike(product.weight, product.up);
+    return product.gate.gate_layout == SLUICE_GATE_INTERLEAVED || product.weight.rows % 32 == 0;
+}
+
+void launch_product_few(const few_call& call, cudaStream_t stream) {
+    const product_call& product = call.product;
+    if (product.places <= 0) return;
+    const bool is_dense = call.index == nullptr && product.offset == nullptr;
+    const bool by_choice = call.index != nullptr;
+    const uint32_t layout = product.gate.gate_layout;
+    const int streams = product.gate.gates && layout != SLUICE_GATE_INTERLEAVED ? 2 : 1;
+    const bool halves = product.gate.gates && layout != SLUICE_GATE_SPLIT;
+
+    few_arguments given{};
+    given.call = call;
+    given.shape = unit_shape_of(product.weight);
+    given.matrix_tiles = static_cast<int32_t>(product.weight.rows / 16);
+    given.width = halves ? product.weight.rows / 2 : product.weight.rows;
+    given.row_tiles =
+        halves && layout == SLUICE_GATE_CONCAT ? given.matrix_tiles / 2 : given.matrix_tiles;
+    given.up_tile = halves && layout == SLUICE_GATE_CONCAT ? given.row_tiles : 0;
+
+    // Rows of x at once: all of a dense product; of experts about twice the mean, for few have
+    // more.
+    int rows = product.places;
+    if (by_choice)
+        rows = 1;
+    else if (!is_dense)
+        rows = std::min(rows, 2 * ceil_divide(rows, product.weight.matrices));
+    given.slots = std::min(rows, slots_max);
+    if (!is_dense && !by_choice) given.slots = std::min(ceil_divide(given.slots, 8) * 8, slots_max);
+    const int tiles = given.slots <= 8 ? 1 : (given.slots <= 16 ? 2 : 4);
+
+    const int bits = bits_of(product.weight.storage);
+    const int warps = few_warps(given.shape.units, 4);
+    int resident = std::max(1, (tiles > 1 ? 16 : resident_warps) / warps);
+
+    // Shared memory: each warp's columns of x, or as many as there is room for, and the sums.
+    const size_t sums_bytes =
+        size_t{2} * static_cast<size_t>(warps * streams * given.slots) * few_pitch * sizeof(float);
+    const auto area_bytes = [&](int units) {
+        const int pitch = bits == 16 ? x_pitch<16>(units) : x_pitch<4>(units);
+        return static_cast<size_t>(16 + given.slots * pitch);
+    };
+    const auto block_bytes = [&](int units) {
+        return static_cast<size_t>(warps) * area_bytes(units) + sums_bytes;
+    };
+    const int depth = std::max(1, 16 / bits / streams);
+    given.chunk_units = ceil_divide(given.shape.units, warps);
+    while (resident > 1
+           && block_bytes(given.chunk_units) * static_cast<size_t>(resident) > shared_bytes_of_all)
+        --resident;
+    if (block_bytes(given.chunk_units) > shared_bytes_of_block) {
+        given.chunk_units = ceil_divide(given.chunk_units, depth) * depth;
+        while (given.chunk_units > depth && block_bytes(given.chunk_units) > shared_bytes_of_block)
+            given.chunk_units -= depth;
+    }
+    given.area_bytes = static_cast<int32_t>(area_bytes(given.chunk_units));
+    const size_t shared_bytes = block_bytes(given.chunk_units);
+
+    // As many blocks as run at once; experts are more than are active, so some blocks end at once.
+    const int across = is_dense    ? ceil_divide(product.places, given.slots)
+                       : by_choice ? product.places
+                                   : std::min(product.places, product.weight.matrices);
+    const int blocks = call.multiprocessor_count * resident * (is_dense || by_choice ? 1 : 2);
+    const int wanted = std::clamp(blocks / across, 1, given.row_tiles);
+    const int each = ceil_divide(given.row_tiles, wanted);
+    const dim3 grid(static_cast<unsigned>(ceil_divide(given.row_tiles, each)),
+                    static_cast<unsigned>(across));
+    if (bits == 4)
+        launch_few_int4(given, grid, warps, shared_bytes, tiles, streams, stream);
+    else if (bits == 8)
+        launch_few_int8(given, grid, warps, shared_bytes, tiles, streams, stream);
+    else
+        launch_few_half(given, grid, warps, shared_bytes, tiles, streams, stream);
+}
+
+} // namespace sluice::cuda

@@ -1,0 +1,61 @@
+// Products for few rows, bound by reading the weights: each weight travels from memory to the
+// matrix units once for eight rows or fewer, straight through registers, without a copy in shared
+// memory.
+#pragma once
+
+#include "product.hpp"
+
+namespace sluice::cuda {
+
+// Which rows a matrix multiplies:
+//   dense      product.offset and index are NULL: one matrix, places 0 to places - 1.
+//   by choice  index is given: place c is a choice. It multiplies row c / choice_count of x by the
+//              matrix that map[index[c]] names (or index[c]); a choice without a matrix writes
+//              nothing. Nothing need be sorted, but a matrix is read for each of its choices.
+//   by place   product.offset (and row) are given: as product.hpp says. Places that no matrix owns
+//              are not written.
+struct few_call {
+    product_call product;
+    const int32_t* index = nullptr; // [places]
+    int32_t choice_count = 1;
+    const int32_t* map = nullptr; // [map_size], or NULL
+    int32_t map_size = 0;
+    int32_t multiprocessor_count = 0;
+    // Start while the kernel before still runs: weights are asked for before its results are there.
+    // From compute capability 9.0 on.
+    bool programmatic = false;
+};
+
+// x of a half type (y of any float type); weights of the same type, or int4 tiles with scales of a
+// half type, or int8 tiles; columns a multiple of 64, rows of 16.
+bool fits_product_few(const few_call& call);
+void launch_product_few(const few_call& call, cudaStream_t stream);
+
+// The second product of experts with its sum, by choice:
+//   y[t] = sum over j in rising order of weight[t, j] * (W[m] x[t * choice_count + j] + bias[m])
+// with m as above; choices without a matrix add nothing, or with identity_from > 0 and an index of
+// at least that, weight[t, j] * identity_x[t].
+struct few_combine_call {
+    const void* x = nullptr;        // [rows * choice_count, columns]
+    uint32_t x_type = 0;            // BF16 or F16
+    const int32_t* index = nullptr; // [rows, choice_count]
+    const float* weight = nullptr;  // [rows, choice_count]; NULL: all 1
+    int32_t rows = 0;
+    int32_t choice_count = 0;
+    const int32_t* map = nullptr;
+    int32_t map_size = 0;
+    weight_view matrix;
+    const float* bias = nullptr; // [matrices, rows of matrix]
+    int32_t identity_from = 0;
+    const float* identity_weight = nullptr; // [rows, choice_count]
+    const void* identity_x = nullptr;       // [rows, rows of matrix]
+    uint32_t identity_type = 0;
+    void* y = nullptr; // [rows, rows of matrix]
+    uint32_t y_type = 0;
+    // As above; then index must have been there before the kernel that writes x started.
+    bool programmatic = false;
+};
+bool fits_product_few_combine(const few_combine_call& call);
+void launch_product_few_combine(const few_combine_call& call, cudaStream_t stream);
+
+} // namespace sluice::cuda

@@ -1,0 +1,181 @@
+// The down product of experts for few rows: a block takes 16 columns of one row of y over all of
+// the row's choices, so that the weighted sum needs no second kernel.
+#include "product_few.hpp"
+#include "product_few_unit.cuh"
+
+#include <algorithm>
+
+namespace sluice::cuda {
+
+bool fits_few_weight(const weight_view& w, uint32_t x_type);
+
+namespace {
+
+constexpr int warps_max = 16;
+
+struct combine_arguments {
+    few_combine_call call;
+    unit_shape shape;
+    int32_t row_tiles;   // of a matrix
+    int32_t parts;       // that the columns of a matrix are cut into
+    int32_t chunk_units; // units of x that a warp keeps in shared memory
+    int32_t area_bytes;  // of a warp
+};
+
+// Units in flight: 96 bytes a lane for int4, where a warp often has six units, and 64 else.
+template <int bits>
+constexpr int combine_depth = bits == 4 ? 6 : 16 / bits;
+
+// Warp w takes pieces w, w + warps, ...; piece q is part q % parts of the columns of choice
+// q / parts.
+template <int bits, typename Half>
+__global__ void __maxnreg__(96) combine_kernel(const __grid_constant__ combine_arguments given) {
+    extern __shared__ uint4 shared_vectors[];
+    constexpr int depth = combine_depth<bits>;
+    const few_combine_call& call = given.call;
+    const unit_shape& shape = given.shape;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warps = blockDim.x / 32;
+    const int row = blockIdx.y;
+    const int pieces = call.choice_count * given.parts;
+    const int32_t* index = call.index + static_cast<int64_t>(row) * call.choice_count;
+
+    char* area = reinterpret_cast<char*>(shared_vectors) + warp * given.area_bytes;
+    auto* sums = reinterpret_cast<float*>(reinterpret_cast<char*>(shared_vectors)
+                                          + warps * given.area_bytes); // [pieces, 16]
+    if (lane == 0) *reinterpret_cast<uint4*>(area) = make_uint4(0, 0, 0, 0);
+    const x_cursor x[1] = {x_cursor_of<bits>(area + 16, area, 0, 1, lane)};
+
+    bool has_waited = false;
+    for (int piece = warp; piece < pieces; piece += warps) {
+        const int choice = piece / given.parts, part = piece % given.parts;
+        const int matrix =
+            matrix_of_choice(index[choice], call.map, call.map_size, call.matrix.matrices);
+        const int unit_begin = shape.units * part / given.parts;
+        const int unit_end = shape.units * (part + 1) / given.parts;
+        weight_unit<bits> units[depth];
+        unit_cursor cursor{};
+        if (matrix >= 0) {
+            cursor = cursor_of<bits>(call.matrix, shape,
+                                     static_cast<int64_t>(matrix) * given.row_tiles
+                                         + static_cast<int64_t>(blockIdx.x),
+                                     lane);
+#pragma unroll
+            for (int d = 0; d < depth; ++d)
+                if (unit_begin + d < unit_end)
+                    load_unit<bits>(units[d], cursor, call.matrix, shape, unit_begin + d);
+        }
+        if (!has_waited) {
+            wait_for_grids_before();
+            start_next_grid();
+            has_waited = true;
+        }
+        if (matrix < 0) continue;
+        float total[1][4] = {};
+        int in_chunk = given.chunk_units;
+        for (int first = unit_begin; first < unit_end; first += depth) {
+            if (in_chunk + depth > given.chunk_units) {
+                __syncwarp(); // lanes may still read what is there
+                copy_rows<Half>(
+                    area + 16, 0, call.x, call.matrix.columns, first,
+                    min(first + given.chunk_units, unit_end), 1, lane,
+                    [&](int) { return row * call.choice_count + choice; }, false,
+                    [](int) { return 1.0f; });
+                __syncwarp();
+                in_chunk = 0;
+            }
+#pragma unroll
+            for (int d = 0; d < depth; ++d) {
+                if (first + d < unit_end)
+                    multiply_unit<bits, Half, 1>(total, units[d], shape, x, in_chunk + d);
+                if (first + d + depth < unit_end)
+                    load_unit<bits>(units[d], cursor, call.matrix, shape, first + d + depth);
+            }
+            in_chunk += depth;
+        }
+        // The only row of x is column 0 of the sums: lanes with t = 0.
+        if (lane % 4 == 0) {
+            sums[piece * 16 + lane / 4] = total[0][0];
+            sums[piece * 16 + lane / 4 + 8] = total[0][2];
+        }
+    }
+    if (!has_waited) {
+        wait_for_grids_before();
+        start_next_grid();
+    }
+    __syncthreads();
+
+    if (threadIdx.x >= 16) return;
+    const int64_t column = static_cast<int64_t>(blockIdx.x) * 16 + threadIdx.x;
+    const int64_t width = call.matrix.rows;
+    float y = 0.0f, identity = 0.0f;
+    for (int j = 0; j < call.choice_count; ++j) {
+        const int64_t at = static_cast<int64_t>(row) * call.choice_count + j;
+        const int matrix =
+            matrix_of_choice(index[j], call.map, call.map_size, call.matrix.matrices);
+        if (matrix < 0) {
+            if (call.identity_from > 0 && index[j] >= call.identity_from)
+                identity += call.identity_weight[at];
+            continue;
+        }
+        float sum = 0.0f;
+        for (int part = 0; part < given.parts; ++part)
+            sum += sums[(j * given.parts + part) * 16 + threadIdx.x];
+        if (call.bias != nullptr) sum += call.bias[matrix * width + column];
+        y += call.weight != nullptr ? call.weight[at] * sum : sum;
+    }
+    if (call.identity_from > 0)
+        y += identity * load_as_float(call.identity_x, call.identity_type, row * width + column);
+    store_from_float(call.y, call.y_type, row * width + column, y);
+}
+
+template <int bits>
+void launch_combine(const combine_arguments& given, int warps, size_t shared_bytes,
+                    cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(given.row_tiles), static_cast<unsigned>(given.call.rows));
+    const unsigned threads = static_cast<unsigned>(warps) * 32;
+    if (given.call.x_type == SLUICE_BF16)
+        launch_grid(combine_kernel<bits, __nv_bfloat16>, grid, threads, shared_bytes, stream,
+                    given.call.programmatic, given);
+    else
+        launch_grid(combine_kernel<bits, __half>, grid, threads, shared_bytes, stream,
+                    given.call.programmatic, given);
+}
+
+} // namespace
+
+bool fits_product_few_combine(const few_combine_call& call) {
+    return fits_few_weight(call.matrix, call.x_type) && call.choice_count <= 64;
+}
+
+void launch_product_few_combine(const few_combine_call& call, cudaStream_t stream) {
+    if (call.rows <= 0) return;
+    combine_arguments given{};
+    given.call = call;
+    given.shape = unit_shape_of(call.matrix);
+    given.row_tiles = static_cast<int32_t>(call.matrix.rows / 16);
+    // A warp for each piece as far as they go round, with four units at least. Of one row all
+    // blocks run at once, so they may be large; more rows want blocks that take turns.
+    given.parts = std::clamp((call.rows == 1 ? warps_max : warps_max / 2) / call.choice_count, 1,
+                             std::max(1, given.shape.units / 4));
+    const int warps = std::min(warps_max, call.choice_count * given.parts);
+    const int bits = call.matrix.storage == weight_storage::int4
+                         ? 4
+                         : (call.matrix.storage == weight_storage::int8 ? 8 : 16);
+    const int depth = bits == 4 ? combine_depth<4> : 16 / bits;
+    // At most 8 KiB of x a warp.
+    given.chunk_units =
+        std::min(ceil_divide(ceil_divide(given.shape.units, given.parts), depth), 10) * depth;
+    given.area_bytes = 16 + given.chunk_units * 128;
+    const size_t shared_bytes =
+        static_cast<size_t>(warps) * static_cast<size_t>(given.area_bytes)
+        + static_cast<size_t>(call.choice_count * given.parts) * 16 * sizeof(float);
+    if (bits == 4)
+        launch_combine<4>(given, warps, shared_bytes, stream);
+    else if (bits == 8)
+        launch_combine<8>(given, warps, shared_bytes, stream);
+    else
+        launch_combine<16>(given, warps, shared_bytes, stream);
+}
+
+} // namespace sluice::cuda

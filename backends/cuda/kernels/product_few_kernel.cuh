@@ -1,0 +1,295 @@
+// The kernel of launch_product_few and its launch, for one form of weights; a file for each form
+// instantiates it.
+#pragma once
+
+#include "activate.cuh"
+#include "product_few.hpp"
+#include "product_few_unit.cuh"
+
+namespace sluice::cuda {
+
+struct few_arguments {
+    few_call call;
+    unit_shape shape;
+    int32_t row_tiles;    // of y: tiles of 16 rows that a block takes
+    int32_t matrix_tiles; // of one matrix of `weight`
+    int32_t up_tile;      // CONCAT: what to add to a tile of gate for that of up
+    int32_t slots;        // rows of x that a block takes at once
+    int32_t chunk_units;  // units of x that a warp keeps in shared memory
+    int32_t area_bytes;   // of a warp in shared memory
+    int64_t width;        // columns of y
+};
+
+// Launches; defined where the kernel for that form is instantiated.
+void launch_few_int4(const few_arguments& arguments, dim3 grid, int warps, size_t shared_bytes,
+                     int row_tiles_of_x, int streams, cudaStream_t stream);
+void launch_few_int8(const few_arguments& arguments, dim3 grid, int warps, size_t shared_bytes,
+                     int row_tiles_of_x, int streams, cudaStream_t stream);
+void launch_few_half(const few_arguments& arguments, dim3 grid, int warps, size_t shared_bytes,
+                     int row_tiles_of_x, int streams, cudaStream_t stream);
+
+inline constexpr int few_pitch = 20; // floats between columns of partial sums: lanes in all banks
+inline constexpr int few_warps_max = 16;
+
+// Units in flight of each stream: 64 bytes a lane.
+template <int bits, int streams>
+constexpr int few_depth = 16 / bits / streams > 0 ? 16 / bits / streams : 1;
+
+// Registers that a kernel may have: 8 warps three times on a multiprocessor, or 16 warps once.
+constexpr int few_registers(int tiles) { return tiles == 1 ? 80 : 128; }
+
+// The number of the a-th matrix that owns a place; -1 where there are not so many. The whole warp.
+__device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices, int a, int lane) {
+    for (int first = 0; first < matrices; first += 32) {
+        const int m = first + lane;
+        const bool is_active = m < matrices && offset[m + 1] > offset[m];
+        unsigned active = __ballot_sync(0xffffffffu, is_active);
+        const int count = __popc(active);
+        if (a < count) {
+            for (; a > 0; --a) active &= active - 1;
+            return first + __ffs(static_cast<int>(active)) - 1;
+        }
+        a -= count;
+    }
+    return -1;
+}
+
+// A block takes tiles of 16 rows of a weight, one after another, for up to tiles * 8 rows of x; its
+// warps share the columns. Each warp keeps its columns of x, and has the next units of its weights
+// on the way: across the tiles of a block, and before x is there.
+template <int bits, typename Half, int tiles, int streams>
+__global__ void __maxnreg__(few_registers(tiles))
+    few_kernel(const __grid_constant__ few_arguments given) {
+    extern __shared__ uint4 shared_vectors[];
+    constexpr int depth = few_depth<bits, streams>;
+    const few_call& call = given.call;
+    const product_call& product = call.product;
+    const unit_shape& shape = given.shape;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warps = blockDim.x / 32;
+    const int unit_begin = shape.units * warp / warps;
+    const int unit_end = shape.units * (warp + 1) / warps;
+    const int rounds = ceil_divide(unit_end - unit_begin, depth);
+
+    // Which matrix and which places. A dense weight is known from the beginning.
+    int matrix = 0, first_place = 0, place_end = product.places;
+    const bool is_dense = call.index == nullptr && product.offset == nullptr;
+    if (is_dense) {
+        first_place = blockIdx.y * given.slots;
+        place_end = min(first_place + given.slots, product.places);
+    } else {
+        wait_for_grids_before();
+        start_next_grid();
+        if (call.index != nullptr) {
+            first_place = blockIdx.y;
+            place_end = first_place + 1;
+            matrix = matrix_of_choice(call.index[first_place], call.map, call.map_size,
+                                      product.weight.matrices);
+        } else {
+            matrix = active_matrix(product.offset, product.weight.matrices, blockIdx.y, lane);
+            if (matrix >= 0) {
+                first_place = product.offset[matrix];
+                place_end = min(product.offset[matrix + 1], product.places);
+            }
+        }
+        if (matrix < 0) return;
+    }
+
+    char* area = reinterpret_cast<char*>(shared_vectors) + warp * given.area_bytes;
+    char* zeros = area;
+    char* x_area = area + 16;
+    auto* sums_area = reinterpret_cast<float*>(reinterpret_cast<char*>(shared_vectors)
+                                               + warps * given.area_bytes);
+    const int pitch = x_pitch<bits>(given.chunk_units);
+    if (lane == 0) *reinterpret_cast<uint4*>(zeros) = make_uint4(0, 0, 0, 0);
+
+    const int64_t first_tile = static_cast<int64_t>(matrix) * given.matrix_tiles;
+    const bool up_is_operand = product.gate.gate_layout == SLUICE_GATE_SPLIT;
+    bool has_waited = !is_dense;
+    int turn = 0; // which half of sums_area
+
+    for (; first_place < place_end; first_place += given.slots) {
+        const int rows = min(given.slots, place_end - first_place);
+
+        // The next round of loads: of tile load_tile, units from load_unit on.
+        weight_unit<bits> units[depth][streams];
+        int load_tile = blockIdx.x;
+        int load_unit_first = unit_begin;
+        unit_cursor cursor[streams];
+        const auto aim = [&] {
+            if (load_tile >= given.row_tiles) return;
+            cursor[0] = cursor_of<bits>(product.weight, shape, first_tile + load_tile, lane);
+            if constexpr (streams == 2)
+                cursor[1] = cursor_of<bits>(up_is_operand ? product.up : product.weight, shape,
+                                            first_tile + load_tile + given.up_tile, lane);
+        };
+        const auto load = [&](int d) {
+            const int unit = load_unit_first + d;
+            if (load_tile < given.row_tiles && unit < unit_end) {
+#pragma unroll
+                for (int s = 0; s < streams; ++s)
+                    load_unit<bits>(units[d][s], cursor[s],
+                                    s == 1 && up_is_operand ? product.up : product.weight, shape,
+                                    unit);
+            }
+        };
+        const auto next_round = [&] {
+            load_unit_first += depth;
+            if (load_unit_first >= unit_end) {
+                load_unit_first = unit_begin;
+                load_tile += gridDim.x;
+                aim();
+            }
+        };
+        aim();
+#pragma unroll
+        for (int d = 0; d < depth; ++d) load(d);
+        next_round();
+
+        if (!has_waited) {
+            wait_for_grids_before();
+            start_next_grid();
+            has_waited = true;
+        }
+
+        const auto row_of = [&](int n) -> int {
+            const int place = first_place + n;
+            if (call.index != nullptr) return place / call.choice_count;
+            return product.row != nullptr ? product.row[place] : place;
+        };
+        const auto scale_of = [&](int n) { return product.input_scale[first_place + n]; };
+        const auto copy_chunk = [&](int chunk_begin) {
+            __syncwarp(); // lanes may still read the chunk before
+            copy_rows<Half>(x_area, pitch, product.x, product.weight.columns, chunk_begin,
+                            min(chunk_begin + given.chunk_units, unit_end), rows, lane, row_of,
+                            product.input_scale != nullptr, scale_of);
+            __syncwarp();
+        };
+        x_cursor x[tiles];
+#pragma unroll
+        for (int i = 0; i < tiles; ++i)
+            x[i] = x_cursor_of<bits>(x_area + 8 * i * pitch, zeros, pitch, rows - 8 * i, lane);
+        const bool keeps_x = unit_end - unit_begin <= given.chunk_units;
+        if (keeps_x) copy_chunk(unit_begin);
+
+        for (int tile = blockIdx.x; tile < given.row_tiles; tile += gridDim.x) {
+            float sums[streams][tiles][4] = {};
+            int in_chunk = 0; // units since the beginning of what x_area has
+            for (int round = 0; round < rounds; ++round) {
+                const int unit_first = unit_begin + round * depth;
+                if (!keeps_x && (round == 0 || in_chunk + depth > given.chunk_units)) {
+                    copy_chunk(unit_first);
+                    in_chunk = 0;
+                }
+#pragma unroll
+                for (int d = 0; d < depth; ++d) {
+                    if (unit_first + d < unit_end) {
+#pragma unroll
+                        for (int s = 0; s < streams; ++s)
+                            multiply_unit<bits, Half, tiles>(sums[s], units[d][s], shape, x,
+                                                             in_chunk + d);
+                    }
+                    load(d);
+                }
+                next_round();
+                in_chunk += depth;
+            }
+
+            // The warps' sums, added in the order of the warps.
+            float* own = sums_area + (turn * warps + warp) * (streams * given.slots * few_pitch);
+            const int g = lane / 4, t = lane % 4;
+#pragma unroll
+            for (int s = 0; s < streams; ++s) {
+#pragma unroll
+                for (int i = 0; i < tiles; ++i) {
+                    float* to = own + (s * given.slots + 8 * i + 2 * t) * few_pitch + g;
+                    if (8 * i + 2 * t < rows) {
+                        to[0] = sums[s][i][0];
+                        to[8] = sums[s][i][2];
+                    }
+                    if (8 * i + 2 * t + 1 < rows) {
+                        to[few_pitch] = sums[s][i][1];
+                        to[few_pitch + 8] = sums[s][i][3];
+                    }
+                }
+            }
+            __syncthreads();
+            const float* all = sums_area + turn * warps * (streams * given.slots * few_pitch);
+            turn ^= 1;
+            const auto sum_of = [&](int s, int n, int row) {
+                float sum = 0.0f;
+#pragma unroll 4
+                for (int w = 0; w < warps; ++w)
+                    sum += all[((w * streams + s) * given.slots + n) * few_pitch + row];
+                return sum;
+            };
+            const bool interleaves =
+                product.gate.gates && product.gate.gate_layout == SLUICE_GATE_INTERLEAVED;
+            const int outputs = interleaves ? 8 : 16;
+            for (int i = threadIdx.x; i < rows * outputs; i += blockDim.x) {
+                const int n = i / outputs, row = i % outputs;
+                const int64_t column = static_cast<int64_t>(tile) * outputs + row;
+                const int64_t bias = static_cast<int64_t>(matrix) * product.weight.rows;
+                float value;
+                if (interleaves) {
+                    float gate = sum_of(0, n, 2 * row), up = sum_of(0, n, 2 * row + 1);
+                    if (product.bias != nullptr) {
+                        gate += product.bias[bias + 2 * column];
+                        up += product.bias[bias + 2 * column + 1];
+                    }
+                    value = gated_activate(product.gate.activation, product.gate.alpha,
+                                           product.gate.clamp, gate, up);
+                } else {
+                    value = sum_of(0, n, row);
+                    if (product.bias != nullptr) value += product.bias[bias + column];
+                    if constexpr (streams == 2) {
+                        float up = sum_of(1, n, row);
+                        if (up_is_operand) {
+                            if (product.up_bias != nullptr)
+                                up += product.up_bias[static_cast<int64_t>(matrix) * product.up.rows
+                                                      + column];
+                        } else if (product.bias != nullptr) {
+                            up += product.bias[bias + given.width + column];
+                        }
+                        value = gated_activate(product.gate.activation, product.gate.alpha,
+                                               product.gate.clamp, value, up);
+                    }
+                }
+                store_from_float(product.y, product.y_type,
+                                 (first_place + n) * given.width + column, value);
+            }
+        }
+    }
+}
+
+template <int bits, typename Half, int streams>
+void launch_few_tiles(const few_arguments& given, dim3 grid, int warps, size_t shared_bytes,
+                      int tiles, cudaStream_t stream) {
+    const unsigned threads = static_cast<unsigned>(warps) * 32;
+    const bool programmatic = given.call.programmatic;
+    if (tiles == 1)
+        launch_grid(few_kernel<bits, Half, 1, streams>, grid, threads, shared_bytes, stream,
+                    programmatic, given);
+    else if (tiles == 2)
+        launch_grid(few_kernel<bits, Half, 2, streams>, grid, threads, shared_bytes, stream,
+                    programmatic, given);
+    else
+        launch_grid(few_kernel<bits, Half, 4, streams>, grid, threads, shared_bytes, stream,
+                    programmatic, given);
+}
+
+template <int bits>
+void launch_few(const few_arguments& given, dim3 grid, int warps, size_t shared_bytes, int tiles,
+                int streams, cudaStream_t stream) {
+    const bool is_bfloat = given.call.product.x_type == SLUICE_BF16;
+    if (is_bfloat && streams == 1)
+        launch_few_tiles<bits, __nv_bfloat16, 1>(given, grid, warps, shared_bytes, tiles, stream);
+    else if (is_bfloat)
+        launch_few_tiles<bits, __nv_bfloat16, 2>(given, grid, warps, shared_bytes, tiles, stream);
+    else if (streams == 1)
+        launch_few_tiles<bits, __half, 1>(given, grid, warps, shared_bytes, tiles, stream);
+    else
+        launch_few_tiles<bits, __half, 2>(given, grid, warps, shared_bytes, tiles, stream);
+}
+
+} // namespace sluice::cuda

@@ -1,0 +1,198 @@
+// The warpgroup's matrix instruction of sm_90a and the barriers that go with it. Section numbers
+// are those of the PTX ISA.
+#pragma once
+
+#include "mma.cuh"
+
+namespace sluice::cuda {
+
+// ---- mbarrier ----
+
+__device__ __forceinline__ void start_barrier(uint32_t barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
+}
+
+__device__ __forceinline__ void arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Arrives once all earlier cp.async of this thread are done. noinc: that arrival is one of those
+// the barrier was started with ("cp.async.mbarrier.arrive").
+__device__ __forceinline__ void arrive_after_copies(uint32_t barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// Until the phase of this parity is complete. A fresh barrier is in phase 0, and the phase before
+// it, of parity 1, counts as complete ("mbarrier.test_wait", "mbarrier.try_wait").
+__device__ __forceinline__ void wait_for_phase(uint32_t barrier, uint32_t parity) {
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra.uni finished;\n"
+                 "bra.uni again;\n"
+                 "finished:\n"
+                 "}\n" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+// What the generic proxy wrote to shared memory (cp.async and stores) and this thread has seen is
+// then seen by its wgmma, which reads through the async proxy ("Async proxy", "membar/fence").
+__device__ __forceinline__ void fence_for_async_proxy() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// ---- wgmma ----
+
+// Orders this warp's register accesses before the wgmma that follow ("wgmma.fence").
+__device__ __forceinline__ void fence_registers() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+// Keeps the compiler from moving what makes this value past here.
+__device__ __forceinline__ void pin_register(uint32_t& value) {
+    asm volatile("" : "+r"(value)::"memory");
+}
+
+__device__ __forceinline__ void commit_products() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int allowed>
+__device__ __forceinline__ void wait_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(allowed) : "memory");
+}
+
+// A tile of rows of 64 elements along k (128 bytes) in the 128-byte swizzle, from a multiple of
+// 1024 bytes on ("Matrix descriptor"): bits 0 to 13 the address, 16 to 29 the leading offset
+// (unused with this swizzle: 1), 32 to 45 the distance of eight rows, all over 16; bits 62 and 63
+// the swizzle, 1 for 128 bytes. The next 16 columns are 32 bytes on: 2 in the address field, since
+// the swizzle acts on the bits of the final address.
+__device__ __forceinline__ uint64_t tile_descriptor(uint32_t address) {
+    return static_cast<uint64_t>((address & 0x3FFFFu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+// d += A B with A [64, 16] and B [16, places], both along k: A by descriptor, or in registers,
+// where warp w of the warpgroup has rows 16 w to 16 w + 15 as mma.m16n8k16 has them. Thread (w, g,
+// t) gets in d[4 c + {0, 1}] row 16 w + g, columns 8 c + 2 t + {0, 1}, and in d[4 c + {2, 3}] row
+// 16 w + g + 8
+// ("Register fragments for wgmma.mma_async.m64nNk16", "Matrix fragments D").
+template <int places>
+struct warpgroup_product;
+
+#define SLUICE_WGMMA_NAMES_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define SLUICE_WGMMA_NAMES_1                                                                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SLUICE_WGMMA_NAMES_2                                                                       \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define SLUICE_WGMMA_NAMES_3                                                                       \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define SLUICE_WGMMA_NAMES_4                                                                       \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define SLUICE_WGMMA_NAMES_5                                                                       \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define SLUICE_WGMMA_NAMES_6                                                                       \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define SLUICE_WGMMA_NAMES_7                                                                       \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "   \
+    "%127"
+#define SLUICE_WGMMA_LIST_32  SLUICE_WGMMA_NAMES_0
+#define SLUICE_WGMMA_LIST_64  SLUICE_WGMMA_LIST_32 ", " SLUICE_WGMMA_NAMES_1
+#define SLUICE_WGMMA_LIST_96  SLUICE_WGMMA_LIST_64 ", " SLUICE_WGMMA_NAMES_2
+#define SLUICE_WGMMA_LIST_128 SLUICE_WGMMA_LIST_96 ", " SLUICE_WGMMA_NAMES_3
+#define SLUICE_WGMMA_LIST_160 SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_4
+#define SLUICE_WGMMA_LIST_192 SLUICE_WGMMA_LIST_160 ", " SLUICE_WGMMA_NAMES_5
+#define SLUICE_WGMMA_LIST_224 SLUICE_WGMMA_LIST_192 ", " SLUICE_WGMMA_NAMES_6
+#define SLUICE_WGMMA_LIST_256 SLUICE_WGMMA_LIST_224 ", " SLUICE_WGMMA_NAMES_7
+#define SLUICE_WGMMA_OUT(d, i)                                                                     \
+    "+f"(d[i + 0]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]),                \
+        "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7]), "+f"(d[i + 8]), "+f"(d[i + 9]),            \
+        "+f"(d[i + 10]), "+f"(d[i + 11]), "+f"(d[i + 12]), "+f"(d[i + 13]), "+f"(d[i + 14]),       \
+        "+f"(d[i + 15])
+#define SLUICE_WGMMA_OUT_32(d)  SLUICE_WGMMA_OUT(d, 0)
+#define SLUICE_WGMMA_OUT_64(d)  SLUICE_WGMMA_OUT_32(d), SLUICE_WGMMA_OUT(d, 16)
+#define SLUICE_WGMMA_OUT_96(d)  SLUICE_WGMMA_OUT_64(d), SLUICE_WGMMA_OUT(d, 32)
+#define SLUICE_WGMMA_OUT_128(d) SLUICE_WGMMA_OUT_96(d), SLUICE_WGMMA_OUT(d, 48)
+#define SLUICE_WGMMA_OUT_160(d) SLUICE_WGMMA_OUT_128(d), SLUICE_WGMMA_OUT(d, 64)
+#define SLUICE_WGMMA_OUT_192(d) SLUICE_WGMMA_OUT_160(d), SLUICE_WGMMA_OUT(d, 80)
+#define SLUICE_WGMMA_OUT_224(d) SLUICE_WGMMA_OUT_192(d), SLUICE_WGMMA_OUT(d, 96)
+#define SLUICE_WGMMA_OUT_256(d) SLUICE_WGMMA_OUT_224(d), SLUICE_WGMMA_OUT(d, 112)
+
+// The predicate is scale-d: the accumulators are kept. Then the signs of A and B and, for operands
+// in shared memory, whether they are transposed.
+#define SLUICE_WGMMA_SHARED(PLACES, TYPE, A, B, KEEP)                                              \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" #KEEP ", 0;\n"                         \
+                 "wgmma.mma_async.sync.aligned.m64n" #PLACES "k16.f32." TYPE "." TYPE              \
+                 " {" SLUICE_WGMMA_LIST_##PLACES "}, %" #A ", %" #B ", keep, 1, 1, 0, 0;\n}\n"     \
+                 : SLUICE_WGMMA_OUT_##PLACES(d)                                                    \
+                 : "l"(a), "l"(b), "r"(1)                                                          \
+                 : "memory")
+
+#define SLUICE_WGMMA_REGISTERS(PLACES, TYPE, A0, A1, A2, A3, B, KEEP)                              \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" #KEEP ", 0;\n"                         \
+                 "wgmma.mma_async.sync.aligned.m64n" #PLACES "k16.f32." TYPE "." TYPE              \
+                 " {" SLUICE_WGMMA_LIST_##PLACES "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3         \
+                                                 "}, %" #B ", keep, 1, 1, 0;\n}\n"                 \
+                 : SLUICE_WGMMA_OUT_##PLACES(d)                                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1)                      \
+                 : "memory")
+
+// The numbers are those of the operands after the PLACES / 2 accumulators.
+#define SLUICE_WGMMA(PLACES, I0, I1, I2, I3, I4, I5)                                               \
+    template <>                                                                                    \
+    struct warpgroup_product<PLACES> {                                                             \
+        template <typename Half>                                                                   \
+        static __device__ __forceinline__ void add(float (&d)[PLACES / 2], uint64_t a,             \
+                                                   uint64_t b) {                                   \
+            if constexpr (is_bfloat16<Half>)                                                       \
+                SLUICE_WGMMA_SHARED(PLACES, "bf16", I0, I1, I2);                                   \
+            else                                                                                   \
+                SLUICE_WGMMA_SHARED(PLACES, "f16", I0, I1, I2);                                    \
+        }                                                                                          \
+        template <typename Half>                                                                   \
+        static __device__ __forceinline__ void add(float (&d)[PLACES / 2], const uint32_t* a,      \
+                                                   uint64_t b) {                                   \
+            if constexpr (is_bfloat16<Half>)                                                       \
+                SLUICE_WGMMA_REGISTERS(PLACES, "bf16", I0, I1, I2, I3, I4, I5);                    \
+            else                                                                                   \
+                SLUICE_WGMMA_REGISTERS(PLACES, "f16", I0, I1, I2, I3, I4, I5);                     \
+        }                                                                                          \
+    }
+
+SLUICE_WGMMA(32, 16, 17, 18, 19, 20, 21);
+SLUICE_WGMMA(64, 32, 33, 34, 35, 36, 37);
+SLUICE_WGMMA(96, 48, 49, 50, 51, 52, 53);
+SLUICE_WGMMA(128, 64, 65, 66, 67, 68, 69);
+SLUICE_WGMMA(160, 80, 81, 82, 83, 84, 85);
+SLUICE_WGMMA(192, 96, 97, 98, 99, 100, 101);
+SLUICE_WGMMA(224, 112, 113, 114, 115, 116, 117);
+SLUICE_WGMMA(256, 128, 129, 130, 131, 132, 133);
+
+#undef SLUICE_WGMMA
+#undef SLUICE_WGMMA_SHARED
+#undef SLUICE_WGMMA_REGISTERS
+
+// ---- Others of sm_90 ----
+
+// Writes four 8x8 matrices held as ldmatrix gives them, transposed: lane l gives the address of
+// column l % 8 of matrix l / 8 ("stmatrix").
+__device__ __forceinline__ void store_transposed(uint32_t address, const uint32_t (&value)[4]) {
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(value[0]), "r"(value[1]), "r"(value[2]), "r"(value[3])
+        : "memory");
+}
+
+template <int registers>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+template <int registers>
+__device__ __forceinline__ void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+} // namespace sluice::cuda

@@ -1,0 +1,142 @@
+// attention and mla_attention over the paged cache.
+#include "step.hpp"
+
+#include "kernels/attention.hpp"
+#include "kernels/mla_attention.hpp"
+
+#include <bit>
+
+namespace sluice::cuda {
+
+namespace {
+
+int32_t small(int64_t size) { return static_cast<int32_t>(size); }
+
+// `first`: the operand `position`; the others follow.
+attended_rows rows_of(const bound& owner, const plugin::operation& operation, size_t first,
+                      const sluice_state& state) {
+    const tensor_view position = owner.view(operation.inputs[first]);
+    const tensor_view table = owner.view(operation.inputs[first + 3]);
+    attended_rows rows;
+    rows.position = static_cast<const int32_t*>(position.data);
+    rows.sequence_of_row =
+        static_cast<const int32_t*>(owner.view(operation.inputs[first + 1]).data);
+    rows.kv_length = static_cast<const int32_t*>(owner.view(operation.inputs[first + 2]).data);
+    rows.block_table = static_cast<const int32_t*>(table.data);
+    rows.query_start = owner.query_start();
+    rows.rows = small(position.shape[0]);
+    rows.sequences = small(table.shape[0]);
+    rows.block_columns = small(table.shape[1]);
+    rows.tokens_per_block = small(state.tokens_per_block);
+    if (std::has_single_bit(state.tokens_per_block))
+        rows.block_shift = std::countr_zero(state.tokens_per_block);
+    return rows;
+}
+
+class attention_step final : public step {
+  public:
+    attention_step(bound& owner, const plugin::operation& operation) {
+        const auto& attributes = operation.as<sluice_attention_attributes>();
+        const uint32_t state_number = owner.source().values[operation.inputs[1]].state;
+        const sluice_state& state = owner.source().states[state_number];
+        const tensor_view q = owner.view(operation.inputs[0]);
+        const tensor_view o = owner.view(operation.outputs[0]);
+        const tensor_view sinks = owner.optional_view(operation.input(6));
+        call_.rows = rows_of(owner, operation, 2, state);
+        // A window longer than any context is none.
+        call_.rows.window = small(std::min<int64_t>(attributes.window, INT32_MAX));
+        call_.q = q.data;
+        call_.q_type = q.type;
+        call_.keys = owner.cache().part(state_number, 0);
+        call_.key_type = state.part_type[0];
+        call_.values = owner.cache().part(state_number, 1);
+        call_.value_type = state.part_type[1];
+        call_.sinks = sinks.data;
+        call_.sinks_type = sinks.type;
+        call_.o = o.data;
+        call_.o_type = o.type;
+        call_.heads = small(q.shape[1]);
+        call_.kv_heads = small(attributes.kv_heads);
+        call_.key_width = small(q.shape[2]);
+        call_.value_width = small(o.shape[2]);
+        call_.scale = attributes.scale;
+        call_.softcap = attributes.softcap;
+    }
+
+    void launch(cudaStream_t stream) override { launch_attention_plain(call_, stream); }
+
+  private:
+    attention_call call_;
+};
+
+// The matrices as they are kept, or as float32 where only those are.
+weight_view matrices_of(const device_weight& weight) {
+    if (weight.view.data != nullptr) return weight.view;
+    weight_view view;
+    view.data = weight.values.as<float>();
+    view.storage = weight_storage::float32;
+    view.matrices = small(weight.matrix_count);
+    view.rows = weight.row_count;
+    view.columns = weight.column_count;
+    return view;
+}
+
+class mla_attention_step final : public step {
+  public:
+    mla_attention_step(bound& owner, const plugin::operation& operation)
+        : form_(operation.as<sluice_mla_attention_attributes>().form) {
+        const uint32_t state_number = owner.source().values[operation.inputs[2]].state;
+        const sluice_state& state = owner.source().states[state_number];
+        const tensor_view q_nope = owner.view(operation.inputs[0]);
+        const tensor_view q_pe = owner.view(operation.inputs[1]);
+        const tensor_view o = owner.view(operation.outputs[0]);
+        call_.rows = rows_of(owner, operation, 5, state);
+        call_.q_nope = q_nope.data;
+        call_.q_nope_type = q_nope.type;
+        call_.q_pe = q_pe.data;
+        call_.q_pe_type = q_pe.type;
+        call_.latents = owner.cache().part(state_number, 0);
+        call_.latent_type = state.part_type[0];
+        call_.rope_keys = owner.cache().part(state_number, 1);
+        call_.rope_key_type = state.part_type[1];
+        call_.key_up = matrices_of(owner.weight(operation.inputs[3]));
+        call_.value_up = matrices_of(owner.weight(operation.inputs[4]));
+        call_.o = o.data;
+        call_.o_type = o.type;
+        call_.heads = small(q_nope.shape[1]);
+        call_.nope = small(q_nope.shape[2]);
+        call_.rope = small(q_pe.shape[2]);
+        call_.latent = small(state.part_width[0]);
+        call_.value_width = small(o.shape[2]);
+        call_.scale = operation.as<sluice_mla_attention_attributes>().scale;
+    }
+
+    void launch(cudaStream_t stream) override {
+        launch_mla_attention_plain(call_, form_ == SLUICE_MLA_FORM_EXPANDED, stream);
+    }
+
+  private:
+    uint32_t form_;
+    mla_attention_call call_;
+};
+
+} // namespace
+
+std::string claim_attention(const plugin::operation& operation, const value_reader& values) {
+    if (operation.kind != SLUICE_OP_ATTENTION && operation.kind != SLUICE_OP_MLA_ATTENTION)
+        return {};
+    const bool is_mla = operation.kind == SLUICE_OP_MLA_ATTENTION;
+    for (const uint32_t number :
+         {operation.inputs[0], operation.inputs[is_mla ? 1 : 0], operation.outputs[0]})
+        if (!is_float_type(values(number).type))
+            plugin::fail(SLUICE_UNSUPPORTED, "activations must be float32, bfloat16 or float16");
+    return is_mla ? "mla_attention" : "attention";
+}
+
+std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation) {
+    if (operation.kind == SLUICE_OP_MLA_ATTENTION)
+        return std::make_unique<mla_attention_step>(owner, operation);
+    return std::make_unique<attention_step>(owner, operation);
+}
+
+} // namespace sluice::cuda

@@ -1,0 +1,123 @@
+// linear and grouped_linear.
+#include "step.hpp"
+
+#include "../kernels/product.hpp"
+#include "../matmul_library.hpp"
+
+namespace sluice::cuda {
+
+namespace {
+
+constexpr int64_t library_rows_least = 16; // fewer are bound by reading the weight
+
+int64_t row_count(const tensor_view& t) {
+    int64_t count = 1;
+    for (int axis = 0; axis + 1 < t.rank; ++axis) count *= t.shape[axis];
+    return count;
+}
+
+// A weight's or a float tensor's values as float32 on the device.
+const float* float_values(const bound& owner, uint32_t number) {
+    if (number == SLUICE_VALUE_NONE) return nullptr;
+    return static_cast<const float*>(owner.view(number).data);
+}
+
+product_call linear_call(const bound& owner, const plugin::operation& operation) {
+    const auto x = owner.view(operation.inputs[0]);
+    const auto y = owner.view(operation.outputs[0]);
+    product_call call;
+    call.x = x.data;
+    call.x_type = x.type;
+    call.places = static_cast<int32_t>(row_count(x));
+    call.weight = owner.weight(operation.inputs[1]).view;
+    call.y = y.data;
+    call.y_type = y.type;
+    return call;
+}
+
+class product_step final : public step {
+  public:
+    product_step(const bound& owner, product_call call) : card_(owner.card()), call_(call) {}
+
+    void launch(cudaStream_t stream) override {
+        if (call_.places == 0) return;
+        if (call_.places >= library_rows_least && fits_product_many(call_))
+            launch_product_many(call_, card_.is_hopper(), card_.properties().multiprocessor_count,
+                                stream);
+        else
+            launch_product_plain(call_, stream);
+        check(cudaGetLastError(), "launching a product");
+    }
+
+  private:
+    const device& card_;
+    product_call call_;
+};
+
+// Half-precision weights of many rows.
+class library_step final : public step {
+  public:
+    library_step(const bound& owner, const product_call& call)
+        : owner_(owner), call_(call),
+          chosen_(owner.context().library->choose(
+              {call.places, call.weight.rows, call.weight.columns, call.x_type, call.y_type})) {}
+
+    uint64_t scratch_bytes() const override { return matmul_library::workspace_bytes; }
+    void launch(cudaStream_t stream) override {
+        owner_.context().library->launch(chosen_, call_.x, call_.weight.data, call_.y,
+                                         owner_.scratch(), stream);
+    }
+
+  private:
+    const bound& owner_;
+    product_call call_;
+    const matmul_library::choice& chosen_;
+};
+
+bool fits_library(const product_call& call) {
+    const bool same_type =
+        (call.x_type == SLUICE_BF16 && call.weight.storage == weight_storage::bfloat16)
+        || (call.x_type == SLUICE_F16 && call.weight.storage == weight_storage::float16);
+    return same_type && call.places >= library_rows_least && call.bias == nullptr
+           && (call.y_type == call.x_type || call.y_type == SLUICE_F32)
+           && call.weight.columns % 8 == 0 && call.weight.rows % 8 == 0;
+}
+
+void require_float_bias(const plugin::operation& operation, size_t index,
+                        const value_reader& values) {
+    if (!operation.has_input(index)) return;
+    const auto& bias = values(operation.inputs[index]);
+    if (bias.kind != SLUICE_VALUE_WEIGHT && bias.type != SLUICE_F32)
+        plugin::fail(SLUICE_UNSUPPORTED, plugin::operation_name(operation.kind),
+                     " takes its bias as a weight or a float32 tensor here");
+}
+
+} // namespace
+
+std::string claim_dense(const plugin::operation& operation, const value_reader& values) {
+    if (operation.kind == SLUICE_OP_LINEAR) {
+        require_float_bias(operation, 2, values);
+        return is_half_type(values(operation.inputs[0]).type) ? "linear, matrix units"
+                                                              : "linear, float32";
+    }
+    if (operation.kind == SLUICE_OP_GROUPED_LINEAR) {
+        require_float_bias(operation, 3, values);
+        return "grouped_linear, plain";
+    }
+    return {};
+}
+
+std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
+    auto call = linear_call(owner, operation);
+    if (operation.kind == SLUICE_OP_GROUPED_LINEAR) {
+        call.weight = owner.weight(operation.inputs[2]).view;
+        call.offset = static_cast<const int32_t*>(owner.view(operation.inputs[1]).data);
+        call.bias = float_values(owner, operation.input(3));
+        return std::make_unique<product_step>(owner, call);
+    }
+    call.bias = float_values(owner, operation.input(2));
+    if (fits_library(call)) return std::make_unique<library_step>(owner, call);
+    return std::make_unique<product_step>(owner, call);
+}
+
+} // namespace sluice::cuda
