@@ -1,17 +1,24 @@
 // Launching kernels, and how threads are laid over rows.
 #pragma once
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
-#include <type_traits>
+#include <algorithm>
+#include <cstdint>
 
 namespace sluice::cuda {
+
+// The type itself, where arguments are to be converted to it.
+template <typename Type>
+struct exactly {
+    using type = Type;
+};
 
 // `doing` is what an error says: "launching rms_norm".
 template <typename... Parameters>
 void launch_kernel(std::string_view doing, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                    size_t shared_bytes, cudaStream_t stream,
-                   const std::type_identity_t<Parameters>&... arguments) {
+                   const typename exactly<Parameters>::type&... arguments) {
     kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
     check(cudaGetLastError(), doing);
 }
