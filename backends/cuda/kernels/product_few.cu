@@ -8,7 +8,6 @@ namespace sluice::cuda {
 namespace {
 
 constexpr int slots_max = 32;                        // rows of x that a block takes at once
-constexpr int resident_warps = 24;                   // of a multiprocessor, with 80 registers
 constexpr size_t shared_bytes_of_all = 200 * 1024;   // of a multiprocessor
 constexpr size_t shared_bytes_of_block = 160 * 1024; // both kinds of card have more
 
@@ -94,7 +93,8 @@ void launch_product_few(const few_call& call, cudaStream_t stream) {
 
     const int bits = bits_of(product.weight.storage);
     const int warps = few_warps(given.shape.units, 4);
-    int resident = std::max(1, (tiles > 1 ? 16 : resident_warps) / warps);
+    const bool has_zeros = bits == 8 || given.shape.has_zeros;
+    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, streams, has_zeros) / warps);
 
     // Shared memory: each warp's columns of x, or as many as there is room for, and the sums.
     const size_t sums_bytes =
