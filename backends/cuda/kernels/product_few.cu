@@ -57,6 +57,12 @@ bool fits_product_few(const few_call& call) {
     const product_call& product = call.product;
     if (!fits_few_weight(product.weight, product.x_type)) return false;
     if (!is_half(product.y_type) && product.y_type != SLUICE_F32) return false;
+    if (call.norm.residual != nullptr
+        && (product.places > few_norm_rows
+            || product.weight.columns > few_norm_columns / (product.gate.gates ? 2 : 1)
+            || call.index != nullptr || product.offset != nullptr || product.row != nullptr
+            || product.input_scale != nullptr))
+        return false;
     if (!product.gate.gates) return true;
     if (product.gate.gate_layout == SLUICE_GATE_SPLIT) return is_alike(product.weight, product.up);
     return product.gate.gate_layout == SLUICE_GATE_INTERLEAVED || product.weight.rows % 32 == 0;

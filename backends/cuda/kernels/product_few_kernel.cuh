@@ -4,6 +4,7 @@
 
 #include "activate.cuh"
 #include "product_few.hpp"
+#include "product_few_norm.cuh"
 #include "product_few_unit.cuh"
 
 namespace sluice::cuda {
@@ -61,7 +62,7 @@ __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices
 // A block takes tiles of 16 rows of a weight, one after another, for up to tiles * 8 rows of x; its
 // warps share the columns. Each warp keeps its columns of x, and has the next units of its weights
 // on the way: across the tiles of a block, and before x is there.
-template <int bits, typename Half, int tiles, int streams, bool has_zeros>
+template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
 __global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
     few_kernel(const __grid_constant__ few_arguments given) {
     extern __shared__ uint4 shared_vectors[];
@@ -167,6 +168,14 @@ __global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
             x[i] = x_cursor_of<bits>(x_area + 8 * i * pitch, zeros, pitch, rows - 8 * i, lane);
         int chunk_begin = unit_begin, chunk_end = unit_begin; // the units that x_area has
 
+        if constexpr (norms) {
+            // In the half of sums_area that the first tile does not use.
+            norm_rows<Half>(call.norm, x_area, pitch,
+                            sums_area + warps * (streams * given.slots * few_pitch),
+                            product.weight.columns, unit_begin, unit_end, rows, blockIdx.x == 0);
+            chunk_end = unit_end;
+        }
+
         for (int tile = blockIdx.x; tile < given.row_tiles; tile += gridDim.x) {
             float sums[streams][tiles][4] = {};
             for (int unit_first = unit_begin; unit_first < unit_end; unit_first += depth) {
@@ -252,10 +261,18 @@ __global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
 template <int bits, typename Half, int tiles, int streams>
 void launch_few_kernel(const few_arguments& given, dim3 grid, int warps, size_t shared_bytes,
                        cudaStream_t stream) {
-    auto* kernel = few_kernel<bits, Half, tiles, streams, bits == 8>;
-    // Kernels of int8 look for themselves; those of int4 with one tile have no register to spare.
+    auto* kernel = few_kernel<bits, Half, tiles, streams, bits == 8, false>;
+    // Kernels of int8 look for zero points themselves; those of int4 with one tile have no register
+    // to spare.
     if constexpr (bits == 4)
-        if (given.shape.has_zeros) kernel = few_kernel<bits, Half, tiles, streams, true>;
+        if (given.shape.has_zeros) kernel = few_kernel<bits, Half, tiles, streams, true, false>;
+    if constexpr (tiles == 1)
+        if (given.call.norm.residual != nullptr) {
+            kernel = few_kernel<bits, Half, tiles, streams, bits == 8, true>;
+            if constexpr (bits == 4)
+                if (given.shape.has_zeros)
+                    kernel = few_kernel<bits, Half, tiles, streams, true, true>;
+        }
     launch_grid(kernel, grid, static_cast<unsigned>(warps) * 32, shared_bytes, stream,
                 given.call.programmatic, given);
 }
