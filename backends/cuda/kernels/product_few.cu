@@ -8,7 +8,6 @@ namespace sluice::cuda {
 namespace {
 
 constexpr int slots_max = 32;                        // rows of x that a block takes at once
-constexpr int resident_warps = 24;                   // of a multiprocessor, with 80 registers
 constexpr size_t shared_bytes_of_all = 200 * 1024;   // of a multiprocessor
 constexpr size_t shared_bytes_of_block = 160 * 1024; // both kinds of card have more
 
@@ -58,6 +57,12 @@ bool fits_product_few(const few_call& call) {
     const product_call& product = call.product;
     if (!fits_few_weight(product.weight, product.x_type)) return false;
     if (!is_half(product.y_type) && product.y_type != SLUICE_F32) return false;
+    if (call.norm.residual != nullptr
+        && (product.places > few_norm_rows
+            || product.weight.columns > few_norm_columns / (product.gate.gates ? 2 : 1)
+            || call.index != nullptr || product.offset != nullptr || product.row != nullptr
+            || product.input_scale != nullptr))
+        return false;
     if (!product.gate.gates) return true;
     if (product.gate.gate_layout == SLUICE_GATE_SPLIT) return is_alike(product.weight, product.up);
     return product.gate.gate_layout == SLUICE_GATE_INTERLEAVED || product.weight.rows % 32 == 0;
@@ -94,7 +99,8 @@ void launch_product_few(const few_call& call, cudaStream_t stream) {
 
     const int bits = bits_of(product.weight.storage);
     const int warps = few_warps(given.shape.units, 4);
-    int resident = std::max(1, (tiles > 1 ? 16 : resident_warps) / warps);
+    const bool has_zeros = bits == 8 || given.shape.has_zeros;
+    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, streams, has_zeros) / warps);
 
     // Shared memory: each warp's columns of x, or as many as there is room for, and the sums.
     const size_t sums_bytes =

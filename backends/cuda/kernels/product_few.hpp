@@ -7,6 +7,25 @@
 
 namespace sluice::cuda {
 
+// An rms_norm over whole rows that makes x: u = residual + addend,
+//   x = u / sqrt(mean(u^2) + epsilon) * (weight + weight_offset), rounded to x_type.
+// Every block reads residual and addend while others write sum, normed and y: none of these may lie
+// where those do.
+struct few_norm {
+    const void* residual = nullptr; // [places, columns]; NULL: there is no norm, and x is given
+    uint32_t residual_type = 0;
+    const void* addend = nullptr; // [places, columns], or NULL
+    uint32_t addend_type = 0;
+    const float* weight = nullptr; // [columns]
+    float epsilon = 0;
+    float weight_offset = 0;
+    void* sum = nullptr; // [places, columns]: u, or NULL
+    uint32_t sum_type = 0;
+    void* normed = nullptr; // [places, columns] of x_type: x, for others that want it, or NULL
+};
+inline constexpr int few_norm_rows = 8;
+inline constexpr int64_t few_norm_columns = 8192; // half as many where gate and up are two streams
+
 // Which rows a matrix multiplies:
 //   dense      product.offset and index are NULL: one matrix, places 0 to places - 1.
 //   by choice  index is given: place c is a choice. It multiplies row c / choice_count of x by the
@@ -16,6 +35,7 @@ namespace sluice::cuda {
 //              are not written.
 struct few_call {
     product_call product;
+    few_norm norm;                  // dense, up to few_norm_rows rows
     const int32_t* index = nullptr; // [places]
     int32_t choice_count = 1;
     const int32_t* map = nullptr; // [map_size], or NULL

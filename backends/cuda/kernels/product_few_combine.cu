@@ -76,7 +76,7 @@ __global__ void __maxnreg__(96) combine_kernel(const __grid_constant__ combine_a
         for (int first = unit_begin; first < unit_end; first += depth) {
             if (in_chunk + depth > given.chunk_units) {
                 __syncwarp(); // lanes may still read what is there
-                copy_rows<Half>(
+                copy_rows<1, Half>(
                     area + 16, 0, call.x, call.matrix.columns, first,
                     min(first + given.chunk_units, unit_end), 1, lane,
                     [&](int) { return row * call.choice_count + choice; }, false,

@@ -4,6 +4,7 @@
 
 #include "activate.cuh"
 #include "product_few.hpp"
+#include "product_few_norm.cuh"
 #include "product_few_unit.cuh"
 
 namespace sluice::cuda {
@@ -35,8 +36,12 @@ inline constexpr int few_warps_max = 16;
 template <int bits, int streams>
 constexpr int few_depth = 16 / bits / streams > 0 ? 16 / bits / streams : 1;
 
-// Registers that a kernel may have: 8 warps three times on a multiprocessor, or 16 warps once.
-constexpr int few_registers(int tiles) { return tiles == 1 ? 80 : 128; }
+// Registers that a kernel may have: for 24 warps on a multiprocessor where they do, else for 20
+// or 16.
+constexpr int few_registers(int bits, int tiles, int streams, bool has_zeros) {
+    if (tiles > 1) return 128;
+    return has_zeros || (bits == 16 && streams == 2) ? 96 : 80;
+}
 
 // The number of the a-th matrix that owns a place; -1 where there are not so many. The whole warp.
 __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices, int a, int lane) {
@@ -57,19 +62,19 @@ __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices
 // A block takes tiles of 16 rows of a weight, one after another, for up to tiles * 8 rows of x; its
 // warps share the columns. Each warp keeps its columns of x, and has the next units of its weights
 // on the way: across the tiles of a block, and before x is there.
-template <int bits, typename Half, int tiles, int streams>
-__global__ void __maxnreg__(few_registers(tiles))
+template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
+__global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
     few_kernel(const __grid_constant__ few_arguments given) {
     extern __shared__ uint4 shared_vectors[];
     constexpr int depth = few_depth<bits, streams>;
     const few_call& call = given.call;
     const product_call& product = call.product;
-    const unit_shape& shape = given.shape;
+    unit_shape shape = given.shape;
+    if constexpr (!has_zeros) shape.has_zeros = false;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int warps = blockDim.x / 32;
     const int unit_begin = shape.units * warp / warps;
     const int unit_end = shape.units * (warp + 1) / warps;
-    const int rounds = ceil_divide(unit_end - unit_begin, depth);
 
     // Which matrix and which places. A dense weight is known from the beginning.
     int matrix = 0, first_place = 0, place_end = product.places;
@@ -152,34 +157,36 @@ __global__ void __maxnreg__(few_registers(tiles))
             has_waited = true;
         }
 
+        const int first_row = call.index != nullptr ? first_place / call.choice_count : first_place;
         const auto row_of = [&](int n) -> int {
-            const int place = first_place + n;
-            if (call.index != nullptr) return place / call.choice_count;
-            return product.row != nullptr ? product.row[place] : place;
+            return product.row != nullptr ? product.row[first_place + n] : first_row + n;
         };
         const auto scale_of = [&](int n) { return product.input_scale[first_place + n]; };
-        const auto copy_chunk = [&](int chunk_begin) {
-            __syncwarp(); // lanes may still read the chunk before
-            copy_rows<Half>(x_area, pitch, product.x, product.weight.columns, chunk_begin,
-                            min(chunk_begin + given.chunk_units, unit_end), rows, lane, row_of,
-                            product.input_scale != nullptr, scale_of);
-            __syncwarp();
-        };
         x_cursor x[tiles];
 #pragma unroll
         for (int i = 0; i < tiles; ++i)
             x[i] = x_cursor_of<bits>(x_area + 8 * i * pitch, zeros, pitch, rows - 8 * i, lane);
-        const bool keeps_x = unit_end - unit_begin <= given.chunk_units;
-        if (keeps_x) copy_chunk(unit_begin);
+        int chunk_begin = unit_begin, chunk_end = unit_begin; // the units that x_area has
+
+        if constexpr (norms) {
+            // In the half of sums_area that the first tile does not use.
+            norm_rows<Half>(call.norm, x_area, pitch,
+                            sums_area + warps * (streams * given.slots * few_pitch),
+                            product.weight.columns, unit_begin, unit_end, rows, blockIdx.x == 0);
+            chunk_end = unit_end;
+        }
 
         for (int tile = blockIdx.x; tile < given.row_tiles; tile += gridDim.x) {
             float sums[streams][tiles][4] = {};
-            int in_chunk = 0; // units since the beginning of what x_area has
-            for (int round = 0; round < rounds; ++round) {
-                const int unit_first = unit_begin + round * depth;
-                if (!keeps_x && (round == 0 || in_chunk + depth > given.chunk_units)) {
-                    copy_chunk(unit_first);
-                    in_chunk = 0;
+            for (int unit_first = unit_begin; unit_first < unit_end; unit_first += depth) {
+                if (unit_first < chunk_begin || min(unit_first + depth, unit_end) > chunk_end) {
+                    chunk_begin = unit_first;
+                    chunk_end = min(unit_first + given.chunk_units, unit_end);
+                    __syncwarp(); // lanes may still read the chunk before
+                    copy_rows<streams == 2 ? 2 : 4, Half>(
+                        x_area, pitch, product.x, product.weight.columns, chunk_begin, chunk_end,
+                        rows, lane, row_of, product.input_scale != nullptr, scale_of);
+                    __syncwarp();
                 }
 #pragma unroll
                 for (int d = 0; d < depth; ++d) {
@@ -187,12 +194,11 @@ __global__ void __maxnreg__(few_registers(tiles))
 #pragma unroll
                         for (int s = 0; s < streams; ++s)
                             multiply_unit<bits, Half, tiles>(sums[s], units[d][s], shape, x,
-                                                             in_chunk + d);
+                                                             unit_first - chunk_begin + d);
                     }
                     load(d);
                 }
                 next_round();
-                in_chunk += depth;
             }
 
             // The warps' sums, added in the order of the warps.
@@ -229,31 +235,21 @@ __global__ void __maxnreg__(few_registers(tiles))
             for (int i = threadIdx.x; i < rows * outputs; i += blockDim.x) {
                 const int n = i / outputs, row = i % outputs;
                 const int64_t column = static_cast<int64_t>(tile) * outputs + row;
-                const int64_t bias = static_cast<int64_t>(matrix) * product.weight.rows;
-                float value;
-                if (interleaves) {
-                    float gate = sum_of(0, n, 2 * row), up = sum_of(0, n, 2 * row + 1);
-                    if (product.bias != nullptr) {
-                        gate += product.bias[bias + 2 * column];
-                        up += product.bias[bias + 2 * column + 1];
+                const int gate_step = interleaves ? 2 : 1;
+                float value = sum_of(0, n, gate_step * row);
+                if (product.bias != nullptr)
+                    value += product.bias[matrix * product.weight.rows + gate_step * column];
+                if (streams == 2 || interleaves) {
+                    float up = streams == 2 ? sum_of(1, n, row) : sum_of(0, n, 2 * row + 1);
+                    const float* bias = product.bias;
+                    int64_t up_column = interleaves ? 2 * column + 1 : given.width + column;
+                    if (streams == 2 && up_is_operand) {
+                        bias = product.up_bias; // the matrices have equally many rows
+                        up_column = column;
                     }
+                    if (bias != nullptr) up += bias[matrix * product.weight.rows + up_column];
                     value = gated_activate(product.gate.activation, product.gate.alpha,
-                                           product.gate.clamp, gate, up);
-                } else {
-                    value = sum_of(0, n, row);
-                    if (product.bias != nullptr) value += product.bias[bias + column];
-                    if constexpr (streams == 2) {
-                        float up = sum_of(1, n, row);
-                        if (up_is_operand) {
-                            if (product.up_bias != nullptr)
-                                up += product.up_bias[static_cast<int64_t>(matrix) * product.up.rows
-                                                      + column];
-                        } else if (product.bias != nullptr) {
-                            up += product.bias[bias + given.width + column];
-                        }
-                        value = gated_activate(product.gate.activation, product.gate.alpha,
-                                               product.gate.clamp, value, up);
-                    }
+                                           product.gate.clamp, value, up);
                 }
                 store_from_float(product.y, product.y_type,
                                  (first_place + n) * given.width + column, value);
@@ -262,20 +258,34 @@ __global__ void __maxnreg__(few_registers(tiles))
     }
 }
 
+template <int bits, typename Half, int tiles, int streams>
+void launch_few_kernel(const few_arguments& given, dim3 grid, int warps, size_t shared_bytes,
+                       cudaStream_t stream) {
+    auto* kernel = few_kernel<bits, Half, tiles, streams, bits == 8, false>;
+    // Kernels of int8 look for zero points themselves; those of int4 with one tile have no register
+    // to spare.
+    if constexpr (bits == 4)
+        if (given.shape.has_zeros) kernel = few_kernel<bits, Half, tiles, streams, true, false>;
+    if constexpr (tiles == 1)
+        if (given.call.norm.residual != nullptr) {
+            kernel = few_kernel<bits, Half, tiles, streams, bits == 8, true>;
+            if constexpr (bits == 4)
+                if (given.shape.has_zeros)
+                    kernel = few_kernel<bits, Half, tiles, streams, true, true>;
+        }
+    launch_grid(kernel, grid, static_cast<unsigned>(warps) * 32, shared_bytes, stream,
+                given.call.programmatic, given);
+}
+
 template <int bits, typename Half, int streams>
 void launch_few_tiles(const few_arguments& given, dim3 grid, int warps, size_t shared_bytes,
                       int tiles, cudaStream_t stream) {
-    const unsigned threads = static_cast<unsigned>(warps) * 32;
-    const bool programmatic = given.call.programmatic;
     if (tiles == 1)
-        launch_grid(few_kernel<bits, Half, 1, streams>, grid, threads, shared_bytes, stream,
-                    programmatic, given);
+        launch_few_kernel<bits, Half, 1, streams>(given, grid, warps, shared_bytes, stream);
     else if (tiles == 2)
-        launch_grid(few_kernel<bits, Half, 2, streams>, grid, threads, shared_bytes, stream,
-                    programmatic, given);
+        launch_few_kernel<bits, Half, 2, streams>(given, grid, warps, shared_bytes, stream);
     else
-        launch_grid(few_kernel<bits, Half, 4, streams>, grid, threads, shared_bytes, stream,
-                    programmatic, given);
+        launch_few_kernel<bits, Half, 4, streams>(given, grid, warps, shared_bytes, stream);
 }
 
 template <int bits>

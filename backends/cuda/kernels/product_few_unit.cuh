@@ -224,13 +224,12 @@ multiply_unit(float (&sums)[tiles][4], const weight_unit<bits>& unit, const unit
     }
 }
 
-// Copies some units of rows of x into a warp's area, four rows at a time. row_of(n) is the row of x
-// to take, -1 for zeros; scale_of(n) multiplies it where has_scale.
-template <typename Half, typename RowOf, typename ScaleOf>
+// Copies some units of rows of x into a warp's area, `at_once` rows at a time. row_of(n) is the row
+// of x to take, -1 for zeros; scale_of(n) multiplies it where has_scale.
+template <int at_once, typename Half, typename RowOf, typename ScaleOf>
 __device__ __forceinline__ void copy_rows(char* area, int pitch, const void* x, int64_t columns,
                                           int unit_begin, int unit_end, int rows, int lane,
                                           RowOf&& row_of, bool has_scale, ScaleOf&& scale_of) {
-    constexpr int at_once = 4;
     const int vectors = (unit_end - unit_begin) * 8;
     const auto* source = static_cast<const char*>(x) + static_cast<int64_t>(unit_begin) * 128;
     for (int first = 0; first < rows; first += at_once) {
