@@ -50,9 +50,10 @@ struct attention_call {
 inline constexpr int32_t plain_widths_max = 11000; // key_width + value_width
 void launch_attention_plain(const attention_call& call, cudaStream_t stream);
 
-// Whether the forms below can run it: q, keys and values of one half type, on addresses that are
-// multiples of 16 bytes, keys and values of one width, which is one of 32, 64, 96, 128 and 256; the
-// rows in the order of the batch.
+// Whether the forms below can run it: q, keys and values of one half type, o of that type or
+// float32, all on addresses that are multiples of 16 bytes, keys and values of one width, which is
+// one of 32, 64, 96, 128 and 256, up to 64 query heads for each kv head, a scale above zero. The
+// rows must be in the order of the batch.
 bool fits_attention_matrix(const attention_call& call);
 
 // ---- Single rows ----
@@ -75,5 +76,11 @@ attention_decode_plan plan_attention_decode(const attention_call& call, int64_t 
                                             int multiprocessor_count);
 void launch_attention_decode(const attention_call& call, const attention_decode_plan& plan,
                              float* partial, int32_t* counters, cudaStream_t stream);
+
+// ---- Many rows of a sequence ----
+
+// The rows that launch_attention_decode leaves where it looks at `decode_rows` rows and does not
+// take them all; every row where that is 0. Also clears the rows of padding.
+void launch_attention_prefill(const attention_call& call, int32_t decode_rows, cudaStream_t stream);
 
 } // namespace sluice::cuda

@@ -26,7 +26,6 @@ constexpr int warp_places = 16;                   // a warp's step
 constexpr int block_places = warps * warp_places; // a block's
 constexpr int split_places_min = 2 * block_places;
 constexpr int splits_max = 96;
-constexpr float log2_e = 1.44269504088896341f;
 
 struct decode_arguments {
     attention_call call;
@@ -53,8 +52,6 @@ struct decode_room {
 template <int width, int head_tiles>
 constexpr int partial_size = 8 * head_tiles*(width + 2);
 
-__device__ __forceinline__ float power_of_2(float exponent) { return exp2f(exponent); }
-
 // The row that this block works for, or -1.
 struct decode_row {
     int32_t row;
@@ -70,10 +67,6 @@ __device__ __forceinline__ decode_row row_of_block(const decode_arguments& a) {
     const bool is_single =
         __ldg(rows.query_start + at) == at && __ldg(rows.query_start + at + 1) == at + 1;
     return {at, is_single ? at : -1};
-}
-
-__device__ __forceinline__ const uint32_t* words(const uint4& v) {
-    return reinterpret_cast<const uint32_t*>(&v);
 }
 
 // The last block of a row and head chunk adds up what the splits left, in their order.
@@ -393,9 +386,11 @@ bool fits_attention_matrix(const attention_call& call) {
     const bool has_type = call.q_type == SLUICE_BF16 || call.q_type == SLUICE_F16;
     const bool has_width = call.key_width == 32 || call.key_width == 64 || call.key_width == 96
                            || call.key_width == 128 || call.key_width == 256;
-    return has_type && has_width && call.key_type == call.q_type && call.value_type == call.q_type
-           && call.value_width == call.key_width && is_aligned(call.q) && is_aligned(call.keys)
-           && is_aligned(call.values);
+    return has_type && has_width && call.scale > 0 && call.heads / call.kv_heads <= 64
+           && call.key_type == call.q_type && call.value_type == call.q_type
+           && (call.o_type == call.q_type || call.o_type == SLUICE_F32)
+           && call.value_width == call.key_width && is_aligned(call.o) && is_aligned(call.q)
+           && is_aligned(call.keys) && is_aligned(call.values);
 }
 
 attention_decode_plan plan_attention_decode(const attention_call& call, int64_t context_max,

@@ -76,6 +76,21 @@ __device__ __forceinline__ uint4 load_streamed(const void* from) {
     return v;
 }
 
+// offset ^ bits, computed where it stands: the compiler would otherwise keep the results of a whole
+// unrolled loop in registers that it does not have.
+__device__ __forceinline__ int toggled(int offset, int bits) {
+    int result;
+    asm volatile("xor.b32 %0, %1, %2;" : "=r"(result) : "r"(offset), "r"(bits));
+    return result;
+}
+
+// To within 2^-22 of the number; 0 for minus infinity.
+__device__ __forceinline__ float power_of_2(float exponent) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(exponent));
+    return result;
+}
+
 template <typename Element>
 __device__ __forceinline__ uint32_t pack(float low, float high) {
     if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
@@ -85,6 +100,12 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
         const __half2 pair = __floats2half2_rn(low, high);
         return *reinterpret_cast<const uint32_t*>(&pair);
     }
+}
+
+inline constexpr float log2_e = 1.44269504088896341f;
+
+__device__ __forceinline__ const uint32_t* words(const uint4& v) {
+    return reinterpret_cast<const uint32_t*>(&v);
 }
 
 // Maximum and sum over the lanes of one t.

@@ -33,9 +33,31 @@ attended_rows rows_of(const bound& owner, const plugin::operation& operation, si
     return rows;
 }
 
+// Whether the operands from `first` on are the batch's own inputs, so that the rows of a sequence
+// follow each other as query_start says.
+bool is_in_batch_order(const bound& owner, const plugin::operation& operation, size_t first) {
+    const uint32_t expected[] = {SLUICE_INPUT_POSITION, SLUICE_INPUT_SEQUENCE_OF_ROW,
+                                 SLUICE_INPUT_KV_LENGTH, SLUICE_INPUT_BLOCK_TABLE};
+    for (size_t i = 0; i < std::size(expected); ++i) {
+        const auto& v = owner.source().values[operation.inputs[first + i]];
+        if (v.kind != SLUICE_VALUE_INPUT || v.input != expected[i]) return false;
+    }
+    return true;
+}
+
+// Counters of splits that have ended; kernels set them back to zero.
+device_memory zeroed_counters(const device& card, uint64_t count) {
+    if (count == 0) return {};
+    device_memory counters(card, count * sizeof(int32_t), "the counters of attention");
+    check(cudaMemsetAsync(counters.as<void>(), 0, count * sizeof(int32_t), card.setup_stream()),
+          "clearing the counters of attention");
+    check(cudaStreamSynchronize(card.setup_stream()), "clearing the counters of attention");
+    return counters;
+}
+
 class attention_step final : public step {
   public:
-    attention_step(bound& owner, const plugin::operation& operation) {
+    attention_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
         const auto& attributes = operation.as<sluice_attention_attributes>();
         const uint32_t state_number = owner.source().values[operation.inputs[1]].state;
         const sluice_state& state = owner.source().states[state_number];
@@ -61,12 +83,33 @@ class attention_step final : public step {
         call_.value_width = small(o.shape[2]);
         call_.scale = attributes.scale;
         call_.softcap = attributes.softcap;
+        uses_matrix_units_ = is_in_batch_order(owner, operation, 2) && fits_attention_matrix(call_);
+        if (!uses_matrix_units_) {
+            if (call_.key_width + call_.value_width > plain_widths_max)
+                plugin::fail(SLUICE_UNSUPPORTED, "operation '", operation.name, "': heads of ",
+                             call_.key_width, " and ", call_.value_width, " elements are too wide");
+            return;
+        }
+        plan_ = plan_attention_decode(call_, owner.context_max(),
+                                      owner.card().properties().multiprocessor_count);
+        counters_ = zeroed_counters(owner.card(), plan_.counters);
     }
 
-    void launch(cudaStream_t stream) override { launch_attention_plain(call_, stream); }
+    uint64_t scratch_bytes() const override { return plan_.partial_floats * sizeof(float); }
+
+    void launch(cudaStream_t stream) override {
+        if (!uses_matrix_units_) return launch_attention_plain(call_, stream);
+        launch_attention_decode(call_, plan_, reinterpret_cast<float*>(owner_.scratch()),
+                                counters_.as<int32_t>(), stream);
+        if (!plan_.takes_all_rows) launch_attention_prefill(call_, plan_.rows, stream);
+    }
 
   private:
+    const bound& owner_;
     attention_call call_;
+    bool uses_matrix_units_ = false;
+    attention_decode_plan plan_;
+    device_memory counters_;
 };
 
 // The matrices as they are kept, or as float32 where only those are.
