@@ -11,6 +11,7 @@ sluice_status status_of(cudaError_t error) {
     case cudaErrorMemoryAllocation:
         return SLUICE_EXHAUSTED;
     case cudaErrorNoDevice:
+    case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorSystemDriverMismatch:
     case cudaErrorSystemNotReady:
@@ -40,6 +41,7 @@ std::string bytes_text(uint64_t bytes) {
 } // namespace
 
 void fail_with(cudaError_t error, std::string_view doing) {
+    cudaGetLastError(); // told here: the next launch is not to find it again
     plugin::fail(status_of(error), doing, ": ", cudaGetErrorString(error), " (",
                  cudaGetErrorName(error), ")");
 }
@@ -77,7 +79,7 @@ device_memory::device_memory(const device& owner, uint64_t size_bytes, std::stri
     owner.use();
     const cudaError_t error = cudaMalloc(&data_, size_bytes);
     if (error == cudaErrorMemoryAllocation) {
-        cudaGetLastError(); // the error is answered here; later calls start clean
+        cudaGetLastError(); // told here: the next launch is not to find it again
         plugin::fail(SLUICE_EXHAUSTED, purpose, " needs ", bytes_text(size_bytes), " on ",
                      owner.properties().name, ", where ", bytes_text(owner.memory_bytes_free()),
                      " of ", bytes_text(owner.properties().memory_bytes),

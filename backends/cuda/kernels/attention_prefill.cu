@@ -9,7 +9,7 @@
 #include "attention.cuh"
 #include "attention_matrix.cuh"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 namespace sluice::cuda {
 
