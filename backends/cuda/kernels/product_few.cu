@@ -68,9 +68,8 @@ bool fits_product_few(const few_call& call) {
     return product.gate.gate_layout == SLUICE_GATE_INTERLEAVED || product.weight.rows % 32 == 0;
 }
 
-void launch_product_few(const few_call& call, cudaStream_t stream) {
+few_plan plan_few(const few_call& call) {
     const product_call& product = call.product;
-    if (product.places <= 0) return;
     const bool is_dense = call.index == nullptr && product.offset == nullptr;
     const bool by_choice = call.index != nullptr;
     const uint32_t layout = product.gate.gate_layout;
@@ -134,12 +133,17 @@ void launch_product_few(const few_call& call, cudaStream_t stream) {
     const int each = ceil_divide(given.row_tiles, wanted);
     const dim3 grid(static_cast<unsigned>(ceil_divide(given.row_tiles, each)),
                     static_cast<unsigned>(across));
-    if (bits == 4)
-        launch_few_int4(given, grid, warps, shared_bytes, tiles, streams, stream);
-    else if (bits == 8)
-        launch_few_int8(given, grid, warps, shared_bytes, tiles, streams, stream);
-    else
-        launch_few_half(given, grid, warps, shared_bytes, tiles, streams, stream);
+    return {given, grid, warps, shared_bytes, bits, tiles, streams};
+}
+
+void launch_product_few(const few_call& call, cudaStream_t stream) {
+    if (call.product.places <= 0) return;
+    const few_plan plan = plan_few(call);
+    const auto launch = plan.bits == 4   ? launch_few_int4
+                        : plan.bits == 8 ? launch_few_int8
+                                         : launch_few_half;
+    launch(plan.arguments, plan.grid, plan.warps, plan.shared_bytes, plan.tiles, plan.streams,
+           stream);
 }
 
 } // namespace sluice::cuda

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "product.hpp"
+#include "route.hpp"
 
 namespace sluice::cuda {
 
@@ -50,6 +51,13 @@ struct few_call {
 // half type, or int8 tiles; columns a multiple of 64, rows of 16.
 bool fits_product_few(const few_call& call);
 void launch_product_few(const few_call& call, cudaStream_t stream);
+
+// The router's product and the routing in one launch: the block that ends last routes. few.product
+// is dense, of float weights, without gating, with y float32: the logits, which route.logits names.
+// `ticket`: one number that is 0 before the first launch, and again after each.
+bool fits_router_few(const few_call& few, const route_call& route);
+void launch_router_few(const few_call& few, const route_call& route, int32_t* ticket,
+                       cudaStream_t stream);
 
 // The second product of experts with its sum, by choice:
 //   y[t] = sum over j in rising order of weight[t, j] * (W[m] x[t * choice_count + j] + bias[m])

@@ -21,6 +21,18 @@ struct few_arguments {
     int64_t width;        // columns of y
 };
 
+// How a call is cut into blocks.
+struct few_plan {
+    few_arguments arguments;
+    dim3 grid;
+    int warps;
+    size_t shared_bytes;
+    int bits;
+    int tiles; // of eight rows of x
+    int streams;
+};
+few_plan plan_few(const few_call& call);
+
 // Launches; defined where the kernel for that form is instantiated.
 void launch_few_int4(const few_arguments& arguments, dim3 grid, int warps, size_t shared_bytes,
                      int row_tiles_of_x, int streams, cudaStream_t stream);
@@ -63,9 +75,7 @@ __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices
 // warps share the columns. Each warp keeps its columns of x, and has the next units of its weights
 // on the way: across the tiles of a block, and before x is there.
 template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
-__global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
-    few_kernel(const __grid_constant__ few_arguments given) {
-    extern __shared__ uint4 shared_vectors[];
+__device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* shared_vectors) {
     constexpr int depth = few_depth<bits, streams>;
     const few_call& call = given.call;
     const product_call& product = call.product;
@@ -256,6 +266,13 @@ __global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
             }
         }
     }
+}
+
+template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
+__global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
+    few_kernel(const __grid_constant__ few_arguments given) {
+    extern __shared__ uint4 shared_vectors[];
+    multiply_few<bits, Half, tiles, streams, has_zeros, norms>(given, shared_vectors);
 }
 
 template <int bits, typename Half, int tiles, int streams>
