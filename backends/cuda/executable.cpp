@@ -161,6 +161,8 @@ void bound::make_steps() {
         scratch = std::max(scratch, made->scratch_bytes());
         steps_.push_back(std::move(made));
         step_operation_.push_back(group.back());
+        follows_kernel_ = // reshapes may launch nothing
+            follows_kernel_ || source().operations[group.back()].kind != SLUICE_OP_RESHAPE;
     }
     scratch_ = device_memory(card(), scratch, "the scratch memory of a step");
     check(cudaEventCreateWithFlags(&ended_, cudaEventDisableTiming), "creating an event");

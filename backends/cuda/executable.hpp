@@ -89,6 +89,8 @@ class bound final : public sluice_bound {
     // number of rows.
     const int32_t* query_start() const { return query_start_; }
     std::byte* scratch() const { return scratch_.as(); }
+    // Of the step that is being made: whether what comes before it in the stream is a kernel.
+    bool follows_kernel() const { return follows_kernel_; }
 
   private:
     void place_values(std::span<const sluice_binding> bindings);
@@ -120,6 +122,7 @@ class bound final : public sluice_bound {
     device_memory scratch_;
     cudaGraphExec_t graph_ = nullptr;
     std::vector<cudaEvent_t> marks_; // [steps + 1], where a profile is taken
+    bool follows_kernel_ = false;
     bool is_planned_ = false;
     cudaEvent_t ended_ = nullptr; // of the last submission
 };

@@ -140,6 +140,29 @@ find_head_input(const plugin::program& program, const uses& known, const plugin:
     return group;
 }
 
+std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& program,
+                                                         const uses& known,
+                                                         const plugin::operation& norm) {
+    if (norm.kind != SLUICE_OP_RMS_NORM || norm.as<sluice_rms_norm_attributes>().group_width != 0
+        || norm.number + 1 >= program.operations.size())
+        return std::nullopt;
+    const auto& linear = program.operations[norm.number + 1];
+    if (linear.kind != SLUICE_OP_LINEAR || linear.inputs[0] != norm.outputs[0]) return std::nullopt;
+    std::vector<uint32_t> group{norm.number, linear.number};
+    std::vector<uint32_t> results{norm.outputs[0], linear.outputs[0]};
+    if (norm.has_output(1)) results.push_back(norm.outputs[1]);
+    if (linear.number + 1 < program.operations.size()) {
+        const auto& route = program.operations[linear.number + 1];
+        if (route.kind == SLUICE_OP_ROUTE && route.inputs[0] == linear.outputs[0]) {
+            group.push_back(route.number);
+            for (const uint32_t value : route.outputs)
+                if (value != SLUICE_VALUE_NONE) results.push_back(value);
+        }
+    }
+    if (!known.is_closed(group, results)) return std::nullopt;
+    return group;
+}
+
 } // namespace
 
 plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
@@ -148,7 +171,7 @@ plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
     std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by last operation
     std::vector<bool> taken(program.operations.size());
     for (const auto& operation : program.operations)
-        for (const auto find : {find_attention_input, find_head_input}) {
+        for (const auto find : {find_attention_input, find_head_input, find_normed_product}) {
             const auto group = find(program, known, operation);
             if (!group) continue;
             if (std::any_of(group->begin(), group->end(), [&](uint32_t m) { return taken[m]; }))
@@ -206,6 +229,19 @@ std::optional<head_input> read_head_input(const plugin::program& program,
         if (operation.outputs[0] == found.norm->inputs[2]) found.addend = &operation;
     }
     if (found.stream == nullptr || found.addend == nullptr) return std::nullopt;
+    return found;
+}
+
+std::optional<normed_product> read_normed_product(const plugin::program& program,
+                                                  const std::vector<uint32_t>& group) {
+    normed_product found;
+    for (const uint32_t member : group) {
+        const auto& operation = program.operations[member];
+        if (operation.kind == SLUICE_OP_RMS_NORM) found.norm = &operation;
+        if (operation.kind == SLUICE_OP_LINEAR) found.linear = &operation;
+        if (operation.kind == SLUICE_OP_ROUTE) found.route = &operation;
+    }
+    if (found.norm == nullptr || found.linear == nullptr) return std::nullopt;
     return found;
 }
 

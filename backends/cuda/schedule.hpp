@@ -12,6 +12,9 @@ namespace plugin = sluice::plugin;
 //   attention input  [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes
 //                    between them
 //   head input       gather_rows of the stream and of its addend, and the norm over both
+//   normed product   rms_norm over whole rows and the linear right after it that reads it; where
+//   that
+//                    linear is the router, also its route
 plugin::schedule make_schedule(const plugin::program& program, bool fuses);
 
 // What make_schedule found an attention input to be made of: value numbers.
@@ -34,5 +37,13 @@ struct head_input {
 };
 std::optional<head_input> read_head_input(const plugin::program& program,
                                           const std::vector<uint32_t>& group);
+
+struct normed_product {
+    const plugin::operation* norm = nullptr;
+    const plugin::operation* linear = nullptr;
+    const plugin::operation* route = nullptr; // or NULL
+};
+std::optional<normed_product> read_normed_product(const plugin::program& program,
+                                                  const std::vector<uint32_t>& group);
 
 } // namespace sluice::cuda

@@ -1,14 +1,11 @@
 // linear and grouped_linear.
-#include "step.hpp"
+#include "multiply.hpp"
 
-#include "../kernels/product.hpp"
 #include "../matmul_library.hpp"
 
 namespace sluice::cuda {
 
 namespace {
-
-constexpr int64_t library_rows_least = 16; // fewer are bound by reading the weight
 
 int64_t row_count(const tensor_view& t) {
     int64_t count = 1;
@@ -22,36 +19,24 @@ const float* float_values(const bound& owner, uint32_t number) {
     return static_cast<const float*>(owner.view(number).data);
 }
 
-product_call linear_call(const bound& owner, const plugin::operation& operation) {
-    const auto x = owner.view(operation.inputs[0]);
-    const auto y = owner.view(operation.outputs[0]);
-    product_call call;
-    call.x = x.data;
-    call.x_type = x.type;
-    call.places = static_cast<int32_t>(row_count(x));
-    call.weight = owner.weight(operation.inputs[1]).view;
-    call.y = y.data;
-    call.y_type = y.type;
-    return call;
-}
-
 class product_step final : public step {
   public:
-    product_step(const bound& owner, product_call call) : card_(owner.card()), call_(call) {}
+    product_step(const bound& owner, product_call call, bool is_plain)
+        : owner_(owner), call_(call), is_plain_(is_plain), follows_kernel_(owner.follows_kernel()) {
+    }
 
     void launch(cudaStream_t stream) override {
         if (call_.places == 0) return;
-        if (call_.places >= library_rows_least && fits_product_many(call_))
-            launch_product_many(call_, card_.is_hopper(), card_.properties().multiprocessor_count,
-                                stream);
-        else
-            launch_product_plain(call_, stream);
-        check(cudaGetLastError(), "launching a product");
+        if (!is_plain_) return multiply(owner_, call_, follows_kernel_, stream);
+        launch_product_plain(call_, stream);
+        check(cudaGetLastError(), "multiplying by a weight");
     }
 
   private:
-    const device& card_;
+    const bound& owner_;
     product_call call_;
+    bool is_plain_; // writes the places that no matrix owns, which the others leave
+    bool follows_kernel_;
 };
 
 // Half-precision weights of many rows.
@@ -78,7 +63,7 @@ bool fits_library(const product_call& call) {
     const bool same_type =
         (call.x_type == SLUICE_BF16 && call.weight.storage == weight_storage::bfloat16)
         || (call.x_type == SLUICE_F16 && call.weight.storage == weight_storage::float16);
-    return same_type && call.places >= library_rows_least && call.bias == nullptr
+    return same_type && call.places > few_rows && call.bias == nullptr
            && (call.y_type == call.x_type || call.y_type == SLUICE_F32)
            && call.weight.columns % 8 == 0 && call.weight.rows % 8 == 0;
 }
@@ -107,17 +92,38 @@ std::string claim_dense(const plugin::operation& operation, const value_reader& 
     return {};
 }
 
-std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
-    auto call = linear_call(owner, operation);
-    if (operation.kind == SLUICE_OP_GROUPED_LINEAR) {
-        call.weight = owner.weight(operation.inputs[2]).view;
-        call.offset = static_cast<const int32_t*>(owner.view(operation.inputs[1]).data);
-        call.bias = float_values(owner, operation.input(3));
-        return std::make_unique<product_step>(owner, call);
-    }
+product_call linear_call(const bound& owner, const plugin::operation& operation) {
+    const auto x = owner.view(operation.inputs[0]);
+    const auto y = owner.view(operation.outputs[0]);
+    product_call call;
+    call.x = x.data;
+    call.x_type = x.type;
+    call.places = static_cast<int32_t>(row_count(x));
+    call.weight = owner.weight(operation.inputs[1]).view;
     call.bias = float_values(owner, operation.input(2));
-    if (fits_library(call)) return std::make_unique<library_step>(owner, call);
-    return std::make_unique<product_step>(owner, call);
+    call.y = y.data;
+    call.y_type = y.type;
+    return call;
+}
+
+std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
+    if (operation.kind == SLUICE_OP_LINEAR) {
+        const auto call = linear_call(owner, operation);
+        if (fits_library(call)) return std::make_unique<library_step>(owner, call);
+        return std::make_unique<product_step>(owner, call, false);
+    }
+    const auto x = owner.view(operation.inputs[0]);
+    const auto y = owner.view(operation.outputs[0]);
+    product_call call;
+    call.x = x.data;
+    call.x_type = x.type;
+    call.places = static_cast<int32_t>(x.shape[0]);
+    call.offset = static_cast<const int32_t*>(owner.view(operation.inputs[1]).data);
+    call.weight = owner.weight(operation.inputs[2]).view;
+    call.bias = float_values(owner, operation.input(3));
+    call.y = y.data;
+    call.y_type = y.type;
+    return std::make_unique<product_step>(owner, call, true);
 }
 
 } // namespace sluice::cuda

@@ -40,24 +40,8 @@ const int32_t* integers(const bound& owner, uint32_t number) {
 
 class route_step final : public step {
   public:
-    route_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
-        const tensor_view logits = owner.view(operation.inputs[0]);
-        call_.routing = operation.as<sluice_routing_specification>();
-        call_.logits = static_cast<const float*>(logits.data);
-        call_.choice_bias = floats(owner, operation.input(1));
-        call_.per_expert_scale = floats(owner, operation.input(2));
-        call_.position = integers(owner, operation.input(3));
-        if (operation.has_input(5)) {
-            call_.token_ids = integers(owner, operation.input(4));
-            call_.table = integers(owner, operation.input(5));
-            call_.table_rows = owner.view(operation.inputs[5]).shape[0];
-        }
-        call_.rows = static_cast<int32_t>(logits.shape[0]);
-        call_.index = static_cast<int32_t*>(owner.view(operation.outputs[0]).data);
-        call_.weight = static_cast<float*>(owner.view(operation.outputs[1]).data);
-        call_.count = static_cast<int32_t*>(owner.optional_view(operation.output(2)).data);
-        call_.dropped = static_cast<int32_t*>(owner.optional_view(operation.output(3)).data);
-    }
+    route_step(bound& owner, const plugin::operation& operation)
+        : owner_(owner), call_(route_call_of(owner, operation)) {}
 
     uint64_t scratch_bytes() const override {
         return route_scratch_bytes(call_.routing, call_.rows);
@@ -350,6 +334,27 @@ std::string claim_moe_ffn(const plugin::operation& operation, const value_reader
 }
 
 } // namespace
+
+route_call route_call_of(const bound& owner, const plugin::operation& operation) {
+    const tensor_view logits = owner.view(operation.inputs[0]);
+    route_call call;
+    call.routing = operation.as<sluice_routing_specification>();
+    call.logits = static_cast<const float*>(logits.data);
+    call.choice_bias = floats(owner, operation.input(1));
+    call.per_expert_scale = floats(owner, operation.input(2));
+    call.position = integers(owner, operation.input(3));
+    if (operation.has_input(5)) {
+        call.token_ids = integers(owner, operation.input(4));
+        call.table = integers(owner, operation.input(5));
+        call.table_rows = owner.view(operation.inputs[5]).shape[0];
+    }
+    call.rows = static_cast<int32_t>(logits.shape[0]);
+    call.index = static_cast<int32_t*>(owner.view(operation.outputs[0]).data);
+    call.weight = static_cast<float*>(owner.view(operation.outputs[1]).data);
+    call.count = static_cast<int32_t*>(owner.optional_view(operation.output(2)).data);
+    call.dropped = static_cast<int32_t*>(owner.optional_view(operation.output(3)).data);
+    return call;
+}
 
 std::string claim_experts(const plugin::operation& operation, const value_reader& values) {
     switch (operation.kind) {

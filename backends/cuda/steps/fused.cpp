@@ -1,5 +1,6 @@
 // Groups of operations in one launch, as schedule.hpp finds them.
 #include "../schedule.hpp"
+#include "multiply.hpp"
 #include "operands.hpp"
 #include "rope_tables.hpp"
 
@@ -84,6 +85,70 @@ std::unique_ptr<step> make_head_input(const bound& owner, const head_input& foun
     });
 }
 
+// A norm inside of the product that reads it where the rows are few, and the routing where that is
+// the router's; else one after the other.
+class normed_product_step final : public step {
+  public:
+    normed_product_step(bound& owner, const normed_product& found)
+        : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linear))) {
+        few_.norm = norm_of(owner, *found.norm);
+        few_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
+        if (found.route != nullptr) {
+            route_ = route_call_of(owner, *found.route);
+            ticket_ = device_memory(owner.card(), sizeof(int32_t), "the ticket of a router");
+            check(cudaMemset(ticket_.as(), 0, sizeof(int32_t)), "making a step");
+        }
+        const bool is_few = few_.product.places <= few_norm_rows;
+        fits_ = is_few && (route_ ? fits_router_few(few_, *route_) : fits_product_few(few_));
+        if (fits_) return;
+        for (const auto* part : {found.norm, found.linear, found.route})
+            if (part != nullptr) parts_.push_back(make_step(owner, *part));
+    }
+
+    uint64_t scratch_bytes() const override {
+        uint64_t most = 0;
+        for (const auto& part : parts_) most = std::max(most, part->scratch_bytes());
+        return most;
+    }
+
+    void launch(cudaStream_t stream) override {
+        for (const auto& part : parts_) part->launch(stream);
+        if (!fits_) return;
+        if (route_)
+            launch_router_few(few_, *route_, ticket_.as<int32_t>(), stream);
+        else
+            launch_product_few(few_, stream);
+        check(cudaGetLastError(), "multiplying normed rows by a weight");
+    }
+
+  private:
+    static few_norm norm_of(const bound& owner, const plugin::operation& norm) {
+        const auto& attributes = norm.as<sluice_rms_norm_attributes>();
+        const tensor_view residual = owner.view(norm.inputs[0]);
+        const tensor_view addend = owner.optional_view(norm.input(2));
+        const tensor_view sum = owner.optional_view(norm.output(1));
+        few_norm result;
+        result.residual = residual.data;
+        result.residual_type = residual.type;
+        result.addend = addend.data;
+        result.addend_type = addend.type;
+        result.weight = static_cast<const float*>(owner.view(norm.inputs[1]).data);
+        result.epsilon = attributes.epsilon;
+        result.weight_offset = attributes.weight_offset;
+        result.sum = sum.data;
+        result.sum_type = sum.type;
+        result.normed = owner.view(norm.outputs[0]).data;
+        return result;
+    }
+
+    const bound& owner_;
+    few_call few_;
+    std::optional<route_call> route_;
+    device_memory ticket_;
+    bool fits_ = false;
+    std::vector<std::unique_ptr<step>> parts_;
+};
+
 } // namespace
 
 std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group) {
@@ -91,6 +156,8 @@ std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>&
         return make_attention_input(owner, *found);
     if (const auto found = read_head_input(owner.source(), group))
         return make_head_input(owner, *found);
+    if (const auto found = read_normed_product(owner.source(), group))
+        return std::make_unique<normed_product_step>(owner, *found);
     plugin::fail(SLUICE_INTERNAL, "a group of ", group.size(), " operations has no step");
 }
 

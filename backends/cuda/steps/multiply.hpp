@@ -19,6 +19,12 @@ inline bool overlaps_kernels(const bound& owner) {
     return owner.card().properties().compute_capability >= 90;
 }
 
+// The product of operation `linear`.
+product_call linear_call(const bound& owner, const plugin::operation& operation);
+
+// The routing of operation `route`, without scratch memory.
+route_call route_call_of(const bound& owner, const plugin::operation& operation);
+
 inline few_call few_call_of(const bound& owner, const product_call& product) {
     few_call few;
     few.product = product;
