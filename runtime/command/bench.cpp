@@ -129,6 +129,13 @@ double operations_per_prompt_token(const model_config& config, const parameter_a
     return 2.0 * (static_cast<double>(account.active_parameter_count) - head - row);
 }
 
+// "cuda, onednn"; the limits are the first one's.
+std::string backends_text(const explain_report& report) {
+    std::string text;
+    for (const auto& each : report.backends) text += (text.empty() ? "" : ", ") + each.id;
+    return text;
+}
+
 nlohmann::ordered_json result_json(const bench_options& options, const loaded_model& model,
                                    const speeds& found, const limits& machine) {
     const auto account = account_parameters(model.config(), model.model());
@@ -140,6 +147,8 @@ nlohmann::ordered_json result_json(const bench_options& options, const loaded_mo
         {"model_type", model.config().model_type},
         {"backend", model.report().backend},
         {"device", model.report().device},
+        {"backends", backends_text(model.report())},
+        {"segments", model.report().segment_count},
         {"workers", std::thread::hardware_concurrency()},
         {"prompt_tokens", options.prompt_tokens},
         {"decode_tokens", options.decode_tokens},
@@ -163,7 +172,7 @@ nlohmann::ordered_json result_json(const bench_options& options, const loaded_mo
 
 void print_text(const nlohmann::ordered_json& r) {
     fmt::print("{} on {} ({}), batch {}, median of {}\n", r["model_type"].get<std::string>(),
-               r["backend"].get<std::string>(), r["device"].get<std::string>(),
+               r["backends"].get<std::string>(), r["device"].get<std::string>(),
                r["batch"].get<uint32_t>(), r["repetitions"].get<uint32_t>());
     fmt::print("  prefill  {:9.1f} tokens/s of {} tokens: {:.1f} GFLOP/s, {:.1f}% of the matrix "
                "peak of {:.1f}\n",

@@ -2,9 +2,11 @@
 #include "command.hpp"
 
 #include "base/text.hpp"
+#include "config/name_pattern.hpp"
 #include "pipeline/pipeline.hpp"
 #include "program/print.hpp"
 
+#include <algorithm>
 #include <map>
 
 namespace sluice::command {
@@ -47,15 +49,31 @@ nlohmann::ordered_json report_json(const loaded_model& model, const configuratio
     auto weights = nlohmann::ordered_json::array();
     for (const auto& weight : report.weights)
         weights.push_back({{"name", weight.name},
+                           {"plugin", weight.plugin},
                            {"stored", weight.stored},
                            {"prepared", weight.prepared},
                            {"stored_bytes", weight.stored_bytes},
                            {"prepared_bytes", weight.prepared_bytes}});
+    auto backends = nlohmann::ordered_json::array();
+    for (const auto& backend : report.backends)
+        backends.push_back(
+            {{"id", backend.id}, {"version", backend.version}, {"device", backend.device}});
+    auto crossings = nlohmann::ordered_json::array();
+    for (const auto& crossing : report.crossings)
+        crossings.push_back({{"value", crossing.value},
+                             {"type", crossing.type},
+                             {"from", crossing.from},
+                             {"to", crossing.to},
+                             {"bytes", crossing.bytes},
+                             {"unit", crossing.unit}});
     return {{"configuration", configuration.name},
             {"pipeline", pipeline_text(configuration)},
             {"backend", report.backend},
             {"device", report.device},
+            {"backends", backends},
             {"router", report.router},
+            {"segments", report.segment_count},
+            {"crossings", crossings},
             {"operations", operations},
             {"expansions", expansions},
             {"weights", weights}};
@@ -66,6 +84,44 @@ void print_folded(const std::string& title, const std::map<std::string, uint64_t
     if (lines.empty()) return;
     fmt::print("\n{}\n", title);
     for (const auto& [line, count] : lines) fmt::print("  {} x {}\n", count, line);
+}
+
+std::string name_of_layer(const std::string& name, bool all_layers) {
+    return all_layers ? name : generalised_name(name);
+}
+
+// What is copied between backends: lines of layers alike are counted, in the order of a step.
+void print_crossings(const explain_report& report, bool all_layers) {
+    if (report.segment_count == 1) return;
+    fmt::print("\nplacement: {} segments a step, {} copies between backends\n",
+               report.segment_count, report.crossings.size());
+    std::vector<std::pair<std::string, uint64_t>> lines;
+    std::map<std::string, uint64_t> totals; // by unit
+    for (const auto& each : report.crossings) {
+        const auto line =
+            fmt::format("{} : {}, {} a {}, from {} to {}", name_of_layer(each.value, all_layers),
+                        each.type, bytes_text(each.bytes), each.unit, each.from, each.to);
+        const auto found = std::find_if(lines.begin(), lines.end(),
+                                        [&](const auto& other) { return other.first == line; });
+        if (found == lines.end())
+            lines.emplace_back(line, 1);
+        else
+            ++found->second;
+        totals[each.unit] += each.bytes;
+    }
+    for (const auto& [line, count] : lines) fmt::print("  {} x {}\n", count, line);
+    for (const auto& [unit, bytes] : totals)
+        fmt::print("  {} copied for each {}\n", bytes_text(bytes), unit);
+}
+
+std::string backends_text(const explain_report& report) {
+    std::string text;
+    for (size_t i = 0; i < report.backends.size(); ++i) {
+        const auto& each = report.backends[i];
+        if (i > 0) text += fmt::format("\nat {}      ", i);
+        text += fmt::format("{} {} on {}", each.id, each.version, each.device);
+    }
+    return text;
 }
 
 void print_report(const loaded_model& model, const configuration& configuration,
@@ -79,15 +135,15 @@ void print_report(const loaded_model& model, const configuration& configuration,
         return operation.remark.empty() ? text : text + "; " + operation.remark;
     };
     if (!options.program_only) {
-        fmt::print("pipeline  {}\nmodel     {} ({})\nbackend   {} {} on {}\nrouter    {}\n\n",
+        fmt::print("pipeline  {}\nmodel     {} ({})\nbackend   {}\nrouter    {}\n\n",
                    pipeline_text(configuration), configuration.model.path.string(),
-                   model.config().model_type, report.backend, report.backend_version, report.device,
-                   report.router);
+                   model.config().model_type, backends_text(report), report.router);
     } else {
         print.remark = nullptr;
     }
     fmt::print("{}", print_program(model.step_program(), print));
     if (options.program_only) return;
+    print_crossings(report, options.all_layers);
     std::map<std::string, uint64_t> expansions;
     for (const auto& each : report.expansions)
         ++expansions[fmt::format("{}: {} passed it over: {}", each.kind, each.plugin, each.reason)];
@@ -95,7 +151,8 @@ void print_report(const loaded_model& model, const configuration& configuration,
     std::map<std::string, uint64_t> weights;
     uint64_t prepared = 0;
     for (const auto& each : report.weights) {
-        ++weights[fmt::format("{} prepared as {}", each.stored, each.prepared)];
+        const auto by = report.backends.size() == 1 ? "" : fmt::format(" by {}", each.plugin);
+        ++weights[fmt::format("{} prepared{} as {}", each.stored, by, each.prepared)];
         prepared += each.prepared_bytes;
     }
     print_folded("weights", weights);

@@ -71,6 +71,7 @@ class configuration_reader {
             result_.model.cache_type = result_.model.compute_type;
         if (const toml_node* table = reader.table("engine")) read_engine(*table);
         if (const toml_node* table = reader.table("generation")) read_generation(*table);
+        if (const toml_node* table = reader.table("placement")) read_placement(*table);
         if (const toml_node* table = reader.table("settings")) read_settings(*table);
         if (const toml_node* table = reader.table("pipeline")) read_pipeline(*table);
         reader.finish();
@@ -169,6 +170,29 @@ class configuration_reader {
         for (const std::string& stop : generation.stop) {
             if (stop.empty()) {
                 reader.refuse("stop", "an empty text would stop every answer; remove it");
+            }
+        }
+    }
+
+    void read_placement(const toml_node& table) {
+        toml_table_reader reader(table, "placement");
+        if (table.members.size() > list_count_max) {
+            refuse_at(table.origin, fmt::format("placement: expected at most {} patterns, found {}",
+                                                list_count_max, table.members.size()));
+        }
+        for (const auto& [pattern, node] : table.members) {
+            if (node.kind == toml_kind::table) {
+                reader.refuse(pattern, "expected \"pattern\" = \"backend\", found a table; a "
+                                       "pattern with dots stands in quotes");
+            }
+            const std::string backend = *id(reader, pattern, "the id of a backend");
+            try {
+                result_.placement.push_back({name_pattern(pattern), backend, node.origin});
+            } catch (const error& problem) {
+                reader.refuse(pattern, fmt::format("in this pattern {}; examples are "
+                                                   "\"layers.*.experts\", \"layers.{{0-11}}.**\" "
+                                                   "and \"layers.*.experts[0-31]\"",
+                                                   problem.what()));
             }
         }
     }

@@ -3,6 +3,7 @@
 // names the file, the line, the key, the nearest known name, what was expected and what was found.
 #pragma once
 
+#include "config/name_pattern.hpp"
 #include "config/toml_document.hpp"
 
 #include <sluice/abi/tensor.h>
@@ -50,6 +51,13 @@ struct engine_configuration {
     uint32_t worker_count = 0;          // 0: one for each core the process may run on
 };
 
+// One line of [placement]: operations whose names match the pattern run on that backend.
+struct placement_configuration {
+    name_pattern pattern;
+    std::string backend;
+    configuration_origin origin;
+};
+
 // Defaults of a request; a request may override each.
 struct generation_configuration {
     uint32_t tokens_max = 128;
@@ -93,6 +101,8 @@ struct configuration {
     model_configuration model;
     engine_configuration engine;
     generation_configuration generation;
+    // In the order of the file: where several patterns match, the last one counts.
+    std::vector<placement_configuration> placement;
     std::map<std::string, configured_settings> settings; // by plugin id
     std::vector<stage_configuration> stages;             // empty: the default pipeline
 

@@ -259,6 +259,23 @@ toml_node override_value(std::string_view text, std::string_view name) {
     return as_text;
 }
 
+// The parts of an override's key; those that hold dots stand in double quotes.
+std::vector<std::string> key_parts(std::string_view key) {
+    std::vector<std::string> parts(1);
+    bool quoted = false;
+    for (const char c : key) {
+        if (c == '"') {
+            quoted = !quoted;
+        } else if (c == '.' && !quoted) {
+            parts.emplace_back();
+        } else {
+            parts.back() += c;
+        }
+    }
+    if (quoted) parts.emplace_back(); // the quote is not closed: no name for the rest
+    return parts;
+}
+
 } // namespace
 
 std::string configuration_origin::text() const {
@@ -346,7 +363,7 @@ void toml_override(toml_node& document, std::string_view assignment) {
     if (equals == std::string_view::npos || trim(assignment.substr(0, equals)).empty()) {
         refuse_at(origin, "expected section.key=value");
     }
-    const std::vector<std::string> path = split(trim(assignment.substr(0, equals)), '.');
+    const std::vector<std::string> path = key_parts(trim(assignment.substr(0, equals)));
     if (path.size() > toml_key_parts_max) {
         refuse_at(origin, fmt::format("a key has at most {} parts", toml_key_parts_max));
     }

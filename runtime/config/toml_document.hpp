@@ -56,8 +56,9 @@ constexpr uint32_t toml_depth_max = 32;     // of tables and arrays in each othe
 toml_node toml_parse(std::string_view text, std::string_view name);
 toml_node toml_parse_file(const std::filesystem::path& path);
 
-// Applies "section.key=value" to a document. The value is read as TOML, and where it is not TOML
-// (or is a date), as a text. Tables on the way are made where they are missing.
+// Applies "section.key=value" to a document; a part of the key that holds dots stands in double
+// quotes. The value is read as TOML, and where it is not TOML (or is a date), as a text. Tables on
+// the way are made where they are missing.
 void toml_override(toml_node& document, std::string_view assignment);
 
 // Reads the members of one table, each at most once. What was not asked for when `finish` is called

@@ -2,8 +2,11 @@
 
 #include "base/element_type.hpp"
 #include "base/error.hpp"
+#include "engine/crossings.hpp"
 #include "engine/model_fingerprint.hpp"
+#include "engine/placement.hpp"
 #include "model/dummy_checkpoint.hpp"
+#include "program/decompose.hpp"
 #include "program/operation_table.hpp"
 #include "program/print.hpp"
 #include "tokenizer/tokenizer.hpp"
@@ -17,22 +20,6 @@
 namespace sluice {
 
 namespace {
-
-std::string format_text(const sluice_weight_format& format) {
-    std::string text(element_type_name(format.element_type));
-    if (format.scale_type != SLUICE_ELEMENT_UNKNOWN) {
-        if (format.group_rows > 1) {
-            text += fmt::format(" in blocks of {} x {}", format.group_rows, format.group_columns);
-        } else if (format.group_columns > 0) {
-            text += fmt::format(" in groups of {}", format.group_columns);
-        } else {
-            text += " by row";
-        }
-        text += fmt::format(", scales {}", element_type_name(format.scale_type));
-    }
-    if (format.layout == SLUICE_WEIGHT_GPTQ) text += ", GPTQ layout";
-    return text;
-}
 
 std::filesystem::path config_file(const std::filesystem::path& model) {
     return std::filesystem::is_directory(model) ? model / "config.json" : model;
@@ -76,11 +63,9 @@ loaded_model::loaded_model(const configuration& configuration,
     : services_(std::move(services)), limits_(configuration.engine) {}
 
 loaded_model::~loaded_model() {
-    if (!backend_) return;
-    const sluice_backend& table = backend_->backend();
-    if (executable_ != nullptr) table.executable_destroy(backend_->handle(), executable_);
-    for (sluice_weight* weight : weights_) {
-        if (weight != nullptr) table.weight_destroy(backend_->handle(), weight);
+    for (size_t i = 0; i < executables_.size(); ++i) {
+        const plugin_instance& backend = *backends_[partition_.segments[i].placement];
+        backend.backend().executable_destroy(backend.handle(), executables_[i]);
     }
 }
 
@@ -95,15 +80,12 @@ std::shared_ptr<const loaded_model> loaded_model::load(const configuration& conf
     model->settle_limits(configuration);
     model->open_plugins(configuration, plugins);
     model->build_program(configuration, options);
+    model->place(configuration, plugins);
     model->ask_claims(options);
+    model->cut();
     model->prepare_weights(options);
     model->compile();
-    model->fingerprint_ = model_fingerprint(
-        *model->files_,
-        fmt::format(
-            "{} {}\n{}\n{}", model->report_.backend, model->report_.backend_version,
-            format_text(model->program_->value(model->model_->weights.front().value).weight_format),
-            print_program(*model->program_)));
+    model->fingerprint_ = model_fingerprint(*model->files_, model->fingerprint_text());
     model->report_.load_s =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return model;
@@ -175,22 +157,32 @@ void loaded_model::settle_limits(const configuration& configuration) {
 }
 
 void loaded_model::open_plugins(const configuration& configuration, plugin_host& plugins) {
-    backend_ = plugins.open_backend(configuration);
+    add_backend(configuration, "backend", plugins.open_backend(configuration));
     router_ = plugins.open(SLUICE_KIND_ROUTER, configuration.router, configuration);
+    report_.backend = report_.backends[0].id;
+    report_.backend_version = report_.backends[0].version;
+    report_.device = report_.backends[0].device;
+    report_.router = router_->id();
+}
+
+// `key`: what names the backend in the configuration.
+void loaded_model::add_backend(const configuration& configuration, const std::string& key,
+                               std::shared_ptr<plugin_instance> backend) {
     auto properties = SLUICE_INIT(sluice_backend_properties);
-    plugin_call call = backend_->call("properties");
-    call = backend_->backend().properties(backend_->handle(), &properties, call.error());
+    plugin_call call = backend->call("properties");
+    call = backend->backend().properties(backend->handle(), &properties, call.error());
     const sluice_element_type type = configuration.model.compute_type;
     if ((properties.activation_types >> type & 1u) == 0) {
         fail(SLUICE_UNSUPPORTED,
-             "{}: model.compute_type is \"{}\", which backend \"{}\" does not compute in; try "
+             "{}: model.compute_type is \"{}\", which backend \"{}\" ({}) does not compute in; try "
              "\"float32\", or another backend",
-             configuration.where("model.compute_type"), element_type_name(type), backend_->id());
+             configuration.where("model.compute_type"), element_type_name(type), backend->id(),
+             configuration.where(key));
     }
-    report_.backend = backend_->id();
-    report_.backend_version = text_of(backend_->descriptor().version);
-    report_.device = text_of_array(properties.device_name, sizeof properties.device_name);
-    report_.router = router_->id();
+    report_.backends.push_back(
+        {backend->id(), text_of(backend->descriptor().version),
+         text_of_array(properties.device_name, sizeof properties.device_name)});
+    backends_.push_back(std::move(backend));
 }
 
 router_answer loaded_model::ask_router(const sluice_router_request& request) const {
@@ -215,26 +207,78 @@ void loaded_model::build_program(const configuration& configuration,
     model_ = std::make_unique<model_program>(build_model_program(config_, building));
 }
 
+// ---- Placement ----
+
+void loaded_model::place(const configuration& configuration, plugin_host& plugins) {
+    if (configuration.placement.empty()) {
+        placed_ =
+            std::make_unique<spread_program>(spread_program{model_->step, model_->weights, {}});
+        return;
+    }
+    const placement_plan plan = plan_placement(configuration, backends_[0]->id(), model_->step);
+    for (const std::string& warning : plan.warnings) {
+        services_->log(log_level::warning, "{}", warning);
+    }
+    for (size_t i = 1; i < plan.backends.size(); ++i) {
+        const placement_plan::placed_backend& backend = plan.backends[i];
+        add_backend(configuration, backend.key,
+                    plugins.open(SLUICE_KIND_BACKEND, backend.id, configuration, backend.key));
+    }
+    placed_ = std::make_unique<spread_program>(
+        spread_experts(with_placements(model_->step, plan), model_->weights, plan.experts));
+}
+
+void loaded_model::cut() {
+    partition_ = partition_program(*program_);
+    report_.segment_count = uint32_t(partition_.segments.size());
+    for (const value_crossing& each : crossings_of(*program_, partition_)) {
+        const program_value& value = program_->value(each.value);
+        report_.crossings.push_back({value.name, print_value_type(value),
+                                     backends_[each.from]->id(), backends_[each.to]->id(),
+                                     unit_name(value), bytes_per_unit(value)});
+    }
+    report_.operations.resize(program_->operations().size());
+    for (const program_segment& segment : partition_.segments) {
+        const plugin_instance& backend = *backends_[segment.placement];
+        for (uint32_t i = 0; i < segment.operations.size(); ++i) {
+            const sluice_claim verdict = claim(segment.placement, segment.part, i);
+            const std::string reason = text_of_array(verdict.reason, sizeof verdict.reason);
+            if (verdict.accepted == 0) {
+                fail(SLUICE_UNSUPPORTED,
+                     "operation {}: backend \"{}\" does not run it: {}; try backend = "
+                     "\"reference\"",
+                     print_operation(segment.part, i), backend.id(), reason);
+            }
+            const uint32_t number = segment.operations[i];
+            report_.operations[number] = {
+                number, backend.id(), text_of_array(verdict.kernel, sizeof verdict.kernel), reason};
+        }
+    }
+}
+
 // ---- Claims ----
 
-sluice_claim loaded_model::claim(const program& asked, uint32_t operation) const {
+sluice_claim loaded_model::claim(uint32_t placement, const program& asked,
+                                 uint32_t operation) const {
     auto verdict = SLUICE_INIT(sluice_claim);
-    plugin_call call = backend_->call("claim");
-    call = backend_->backend().claim(backend_->handle(), asked.view(), operation, &verdict,
-                                     call.error());
+    const plugin_instance& backend = *backends_[placement];
+    plugin_call call = backend.call("claim");
+    call =
+        backend.backend().claim(backend.handle(), asked.view(), operation, &verdict, call.error());
     return verdict;
 }
 
 void loaded_model::ask_claims(const model_load_options& options) {
-    const program& built = model_->step;
+    const program& built = placed_->step;
     std::vector<bool> kept(built.operations().size(), true);
     for (uint32_t i = 0; i < built.operations().size(); ++i) {
         const program_operation& operation = built.operations()[i];
         if (!is_composite(operation.kind)) continue;
-        expansion_report expansion{operation.name, operation_name(operation.kind), backend_->id(),
+        const std::string& backend = backends_[operation.placement]->id();
+        expansion_report expansion{operation.name, operation_name(operation.kind), backend,
                                    "expanded as asked"};
         if (!options.expand || !options.expand(operation)) {
-            const sluice_claim verdict = claim(built, i);
+            const sluice_claim verdict = claim(operation.placement, built, i);
             if (verdict.accepted != 0) continue;
             expansion.reason = text_of_array(verdict.reason, sizeof verdict.reason);
         }
@@ -242,71 +286,34 @@ void loaded_model::ask_claims(const model_load_options& options) {
             fail(SLUICE_UNSUPPORTED,
                  "operation {} ({}): backend \"{}\" does not run it ({}), and it has no expansion "
                  "into primitives: {}",
-                 operation.name, expansion.kind, backend_->id(), expansion.reason, *obstacle);
+                 operation.name, expansion.kind, backend, expansion.reason, *obstacle);
         }
         kept[i] = false;
         report_.expansions.push_back(std::move(expansion));
     }
     program_ = std::make_unique<program>(
         decompose(built, [&](uint32_t operation) { return kept[operation]; }));
-    for (uint32_t i = 0; i < program_->operations().size(); ++i) {
-        const sluice_claim verdict = claim(*program_, i);
-        const std::string reason = text_of_array(verdict.reason, sizeof verdict.reason);
-        if (verdict.accepted == 0) {
-            fail(SLUICE_UNSUPPORTED,
-                 "operation {}: backend \"{}\" does not run it: {}; try backend = \"reference\"",
-                 print_operation(*program_, i), backend_->id(), reason);
-        }
-        report_.operations.push_back(
-            {i, backend_->id(), text_of_array(verdict.kernel, sizeof verdict.kernel), reason});
-    }
 }
 
 // ---- Weights ----
 
 void loaded_model::prepare_weights(const model_load_options& options) {
-    weights_.assign(program_->values().size(), nullptr);
-    uint64_t total = 0;
-    const auto stored_bytes = [&](const weight_request& request) {
-        return weight_bytes(program_->value(request.value).weight_format, request.row_count,
-                            request.column_count)
-               * request.matrix_count;
-    };
-    for (const weight_request& request : model_->weights) total += stored_bytes(request);
-    uint64_t done = 0;
-    for (const weight_request& request : model_->weights) {
-        if (options.on_progress) options.on_progress(done, total);
-        // A router that is a sub-program may have no use for one of the model's weights.
-        if (program_->value(request.value).weight_role != 0) {
-            prepare_weight(request);
-            report_.weights.back().stored_bytes = stored_bytes(request);
-        }
-        done += stored_bytes(request);
+    weights_ = std::make_unique<weight_store>(files_, backends_);
+    report_.weights =
+        weights_->prepare(*program_, placed_->weights, partition_, options.on_progress);
+}
+
+// Everything besides the checkpoint that the results depend on.
+std::string loaded_model::fingerprint_text() const {
+    std::string text;
+    for (const backend_report& each : report_.backends) {
+        text += fmt::format("{} {}\n", each.id, each.version);
     }
-    if (options.on_progress) options.on_progress(total, total);
+    const program_value& first = program_->value(model_->weights.front().value);
+    return text + weight_format_text(first.weight_format) + "\n" + print_program(*program_);
 }
 
-void loaded_model::prepare_weight(const weight_request& request) {
-    const program_value& value = program_->value(request.value);
-    const sluice_backend& table = backend_->backend();
-    bound_weight bound = bind_weight(*files_, request, value.weight_format);
-    uint64_t size_bytes = 0;
-    plugin_call size_call = backend_->call("weight_size");
-    size_call = table.weight_size(backend_->handle(), bound.source(), value.weight_role,
-                                  &size_bytes, size_call.error());
-    uint32_t source_needed = 0;
-    plugin_call call = backend_->call("weight_prepare");
-    call = table.weight_prepare(backend_->handle(), bound.source(), value.weight_role,
-                                &weights_[request.value], &source_needed, call.error());
-    char described[256] = {};
-    table.weight_describe(backend_->handle(), weights_[request.value], described, sizeof described);
-    if (source_needed != 0) kept_sources_.push_back(std::move(bound));
-    report_.weights.push_back({value.name, format_text(value.weight_format),
-                               text_of_array(described, sizeof described), 0, size_bytes,
-                               source_needed != 0});
-}
-
-// ---- Executable ----
+// ---- Executables ----
 
 extent_sizes loaded_model::extents_max() const {
     extent_sizes sizes{};
@@ -335,9 +342,15 @@ void loaded_model::compile() {
     for (const extent_sizes& bucket : buckets) pointers.push_back(bucket.data());
     options.bucket_count = uint32_t(pointers.size());
     options.buckets = pointers.data();
-    plugin_call call = backend_->call("executable_create");
-    call = backend_->backend().executable_create(backend_->handle(), program_->view(), &options,
-                                                 weights_.data(), &executable_, call.error());
+    for (const program_segment& segment : partition_.segments) {
+        const plugin_instance& backend = *backends_[segment.placement];
+        const std::vector<sluice_weight*> weights = weights_->of(segment);
+        sluice_executable* executable = nullptr;
+        plugin_call call = backend.call("executable_create");
+        call = backend.backend().executable_create(backend.handle(), segment.part.view(), &options,
+                                                   weights.data(), &executable, call.error());
+        executables_.push_back(executable);
+    }
 }
 
 } // namespace sluice

@@ -1,13 +1,17 @@
-// A model ready to run: program, prepared weights and executable on one backend, shared by
-// everything that computes with it. Caches and bound executables are model_runner's.
+// A model ready to run: program, prepared weights and executables, shared by everything that
+// computes with it. Caches and bound executables are model_runner's.
+//
+// The program is cut into segments where [placement] puts operations on other backends; without it
+// there is one segment on the one backend.
 #pragma once
 
 #include "config/configuration.hpp"
+#include "engine/weight_store.hpp"
 #include "model/checkpoint.hpp"
+#include "model/expert_spread.hpp"
 #include "model/model_program.hpp"
-#include "model/weight_binding.hpp"
 #include "plugin/plugin_host.hpp"
-#include "program/decompose.hpp"
+#include "program/partition.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -43,23 +47,33 @@ struct expansion_report {
     std::string reason;
 };
 
-struct weight_report {
-    std::string name;
-    std::string stored;   // "bf16", "u4 in groups of 64 (GPTQ)"
-    std::string prepared; // in the backend's own words
-    uint64_t stored_bytes = 0;
-    uint64_t prepared_bytes = 0;
-    bool source_kept = false; // the backend goes on reading the checkpoint's bytes
+struct backend_report {
+    std::string id;
+    std::string version;
+    std::string device;
+};
+
+// A value that is copied from backend to backend in each step.
+struct crossing_report {
+    std::string value; // "layers.3.post_attention_norm"
+    std::string type;  // "f32[T, 64]"
+    std::string from;  // the backends' ids
+    std::string to;
+    std::string unit;   // "token", "sequence", "logit row" or "step"
+    uint64_t bytes = 0; // for each unit
 };
 
 struct explain_report {
-    std::string backend;
+    std::string backend; // the main one
     std::string backend_version;
     std::string device;
+    std::vector<backend_report> backends; // all, by placement number
     std::string router;
     std::vector<operation_report> operations; // one for each operation of program()
     std::vector<expansion_report> expansions;
     std::vector<weight_report> weights;
+    uint32_t segment_count = 1;
+    std::vector<crossing_report> crossings; // in the order in which they are made
     double load_s = 0;
 };
 
@@ -90,11 +104,17 @@ class loaded_model {
     // compute the same. 64 hexadecimal digits.
     const std::string& fingerprint() const { return fingerprint_; }
 
-    const plugin_instance& backend() const { return *backend_; }
+    // By placement number; 0 is the main backend.
+    const plugin_instance& backend(uint32_t placement = 0) const { return *backends_[placement]; }
+    uint32_t backend_count() const { return uint32_t(backends_.size()); }
     host_services& services() const { return *services_; }
-    sluice_executable* executable() const { return executable_; }
+    const program_partition& partition() const { return partition_; }
+    sluice_executable* executable(uint32_t segment) const { return executables_[segment]; }
+    // Inputs of step_program() that are the same in every step.
+    const std::vector<constant_input>& constants() const { return placed_->constants; }
 
-    // Sizes that everything bound to the executable stays within.
+    // Sizes that everything bound to the executables stays within.
+    extent_sizes extents_max() const;
     uint32_t tokens_per_step_max() const { return limits_.tokens_per_step_max; }
     uint32_t sequences_max() const { return limits_.sequences_max; }
     uint32_t context_tokens_max() const { return limits_.context_tokens_max; } // never 0
@@ -107,15 +127,18 @@ class loaded_model {
 
     void open_files(const configuration& configuration);
     void open_plugins(const configuration& configuration, plugin_host& plugins);
+    void add_backend(const configuration& configuration, const std::string& key,
+                     std::shared_ptr<plugin_instance> backend);
     void settle_limits(const configuration& configuration);
     void build_program(const configuration& configuration, const model_load_options& options);
+    void place(const configuration& configuration, plugin_host& plugins);
     void ask_claims(const model_load_options& options);
-    sluice_claim claim(const program& asked, uint32_t operation) const;
+    void cut();
+    sluice_claim claim(uint32_t placement, const program& asked, uint32_t operation) const;
     void prepare_weights(const model_load_options& options);
-    void prepare_weight(const weight_request& request);
     void compile();
     router_answer ask_router(const sluice_router_request& request) const;
-    extent_sizes extents_max() const;
+    std::string fingerprint_text() const;
 
     std::shared_ptr<host_services> services_;
     engine_configuration limits_;
@@ -123,13 +146,14 @@ class loaded_model {
     std::shared_ptr<const checkpoint> files_;
     std::shared_ptr<const tokenizer> tokenizer_;
     std::vector<int32_t> end_tokens_;
-    std::shared_ptr<plugin_instance> backend_;
+    std::vector<std::shared_ptr<plugin_instance>> backends_; // by placement number
     std::shared_ptr<plugin_instance> router_;
     std::unique_ptr<model_program> model_;
+    std::unique_ptr<spread_program> placed_; // model_ with placements, before expansion
     std::unique_ptr<program> program_;
-    std::vector<bound_weight> kept_sources_;
-    std::vector<sluice_weight*> weights_; // [values of the program], owned
-    sluice_executable* executable_ = nullptr;
+    program_partition partition_;
+    std::unique_ptr<weight_store> weights_;
+    std::vector<sluice_executable*> executables_; // by segment, owned
     explain_report report_;
     std::string fingerprint_;
 };

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace sluice {
 
@@ -19,11 +20,12 @@ constexpr uint64_t dropped_stride_bytes = 64;
 
 std::vector<kv_group> groups_of(const program& step, uint64_t cache_tokens,
                                 uint32_t tokens_per_block) {
+    const auto blocks = uint32_t((cache_tokens + tokens_per_block - 1) / tokens_per_block);
     std::vector<kv_group> groups;
     std::vector<bool> windowed;
     for (const program_state& state : step.states()) {
         if (state.group >= groups.size()) {
-            groups.resize(state.group + 1, {uint32_t(cache_tokens / tokens_per_block), 0});
+            groups.resize(state.group + 1, {blocks, 0});
             windowed.resize(state.group + 1, true);
         }
         // Blocks may go only when no layer of the group looks back on them any more.
@@ -33,58 +35,48 @@ std::vector<kv_group> groups_of(const program& step, uint64_t cache_tokens,
     for (size_t i = 0; i < groups.size(); ++i) {
         if (!windowed[i]) groups[i].window = 0;
     }
+    // A program without state, such as a slice of one, is scheduled all the same.
+    if (groups.empty()) groups.push_back({blocks, 0});
     return groups;
+}
+
+std::vector<uint32_t> block_counts_of(const std::vector<kv_group>& groups) {
+    std::vector<uint32_t> counts;
+    for (const kv_group& group : groups) counts.push_back(group.block_count);
+    return counts;
 }
 
 } // namespace
 
 model_runner::model_runner(std::shared_ptr<const loaded_model> model, runner_options options)
-    : model_(std::move(model)), table_(model_->backend().backend()),
-      plugin_(model_->backend().handle()) {
-    try {
-        make_cache(options);
-        plugin_call queue_call = model_->backend().call("queue_create");
-        queue_call = table_.queue_create(plugin_, &queue_, queue_call.error());
-        plugin_call event_call = model_->backend().call("event_create");
-        event_call = table_.event_create(plugin_, &event_, event_call.error());
-        for (const routed_layer& layer : model_->model().routed_layers) {
-            if (layer.dropped != value_none) dropped_values_.push_back(layer.dropped);
-        }
-        if (!dropped_values_.empty()) {
-            dropped_buffer_ = make_buffer(dropped_values_.size() * dropped_stride_bytes);
-        }
-    } catch (...) {
-        destroy();
-        throw;
-    }
+    : model_(std::move(model)),
+      groups_(groups_of(model_->step_program(),
+                        options.cache_tokens != 0 ? options.cache_tokens : model_->cache_tokens(),
+                        model_->tokens_per_block())),
+      segments_(*model_, block_counts_of(groups_)) {
+    make_dropped_counts();
 }
 
-model_runner::~model_runner() { destroy(); }
-
-void model_runner::destroy() noexcept {
-    for (const bound_step& bound : bounds_) table_.bound_destroy(bound.handle);
-    for (const auto& [rows, buffer] : logits_buffers_) table_.buffer_destroy(plugin_, buffer);
-    if (dropped_buffer_ != nullptr) table_.buffer_destroy(plugin_, dropped_buffer_);
-    if (event_ != nullptr) table_.event_destroy(event_);
-    if (queue_ != nullptr) table_.queue_destroy(queue_);
-    if (cache_ != nullptr) table_.cache_destroy(plugin_, cache_);
+model_runner::~model_runner() {
+    for (const bound_step& bound : bounds_) segments_.release(bound.segments);
 }
 
-void model_runner::make_cache(const runner_options& options) {
-    const uint32_t block = model_->tokens_per_block();
-    const uint64_t tokens =
-        options.cache_tokens != 0 ? options.cache_tokens : model_->cache_tokens();
-    groups_ = groups_of(model_->step_program(), (tokens + block - 1) / block * block, block);
-    if (groups_.empty()) {
-        groups_.push_back({uint32_t((tokens + block - 1) / block), 0});
-        return; // a program without state, such as a slice of one
+void model_runner::make_dropped_counts() {
+    for (const routed_layer& layer : model_->model().routed_layers) {
+        if (layer.dropped == value_none) continue;
+        const uint32_t placement = segments_.placement_of(layer.dropped);
+        auto found = std::find_if(dropped_.begin(), dropped_.end(),
+                                  [&](const auto& each) { return each.placement == placement; });
+        if (found == dropped_.end()) {
+            dropped_.push_back({placement, {}, {}, {}});
+            found = dropped_.end() - 1;
+        }
+        found->values.push_back(layer.dropped);
     }
-    std::vector<uint32_t> block_counts;
-    for (const kv_group& group : groups_) block_counts.push_back(group.block_count);
-    const sluice_program* view = model_->step_program().view();
-    plugin_call call = model_->backend().call("cache_create");
-    call = table_.cache_create(plugin_, view->states, view->state_count, block_counts.data(),
-                               uint32_t(block_counts.size()), &cache_, call.error());
+    for (dropped_counts& each : dropped_) {
+        each.read.resize(each.values.size() * dropped_stride_bytes);
+        each.buffer = device_buffer(model_->backend(each.placement), each.read.size());
+    }
 }
 
 kv_pool_options model_runner::pool_options() const {
@@ -98,43 +90,38 @@ sluice_block_key model_runner::root_key(std::string_view tenant) const {
             format += fmt::format("{} ", element_type_name(type));
         }
     }
-    const explain_report& report = model_->report();
-    const std::string layout = fmt::format("{} {}", report.backend, report.backend_version);
+    std::string layout;
+    for (const backend_report& each : model_->report().backends) {
+        layout += fmt::format("{}{} {}", layout.empty() ? "" : ", ", each.id, each.version);
+    }
     return block_key_root({model_->fingerprint(), format, layout, {}, tenant},
                           model_->tokens_per_block());
 }
 
-sluice_buffer* model_runner::make_buffer(uint64_t size_bytes) {
-    sluice_buffer* buffer = nullptr;
-    plugin_call call = model_->backend().call("buffer_create");
-    call = table_.buffer_create(plugin_, size_bytes, &buffer, call.error());
-    return buffer;
-}
-
-sluice_buffer* model_runner::logits_buffer(uint32_t rows) {
+const device_buffer& model_runner::logits_buffer(uint32_t rows) {
     const auto found = logits_buffers_.find(rows);
     if (found != logits_buffers_.end()) return found->second;
-    sluice_buffer* buffer = make_buffer(uint64_t(rows) * vocabulary_size() * sizeof(float));
-    logits_buffers_.emplace(rows, buffer);
-    return buffer;
+    const plugin_instance& backend = model_->backend(segments_.placement_of(model_->logits()));
+    const uint64_t size_bytes = uint64_t(rows) * vocabulary_size() * sizeof(float);
+    return logits_buffers_.emplace(rows, device_buffer(backend, size_bytes)).first->second;
 }
 
 // ---- Binding ----
 
-model_runner::extent_key model_runner::extents_for(uint32_t tokens, uint32_t sequences,
-                                                   uint32_t logits, uint32_t columns) const {
-    const uint32_t columns_max = (model_->context_tokens_max() + model_->tokens_per_block() - 1)
-                                 / model_->tokens_per_block();
-    extent_key extents{};
-    extents[SLUICE_EXTENT_TOKENS] = size_on_ladder(tokens, model_->tokens_per_step_max());
-    extents[SLUICE_EXTENT_SEQUENCES] = size_on_ladder(sequences, model_->sequences_max());
+extent_sizes model_runner::extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
+                                       uint32_t columns) const {
+    const extent_sizes largest = model_->extents_max();
+    extent_sizes extents{};
+    extents[SLUICE_EXTENT_TOKENS] = size_on_ladder(tokens, largest[SLUICE_EXTENT_TOKENS]);
+    extents[SLUICE_EXTENT_SEQUENCES] = size_on_ladder(sequences, largest[SLUICE_EXTENT_SEQUENCES]);
     extents[SLUICE_EXTENT_LOGITS] =
-        size_on_ladder(std::max(1u, logits), model_->tokens_per_step_max());
-    extents[SLUICE_EXTENT_BLOCKS] = size_on_ladder(columns, columns_max);
+        size_on_ladder(std::max(1u, logits), largest[SLUICE_EXTENT_LOGITS]);
+    extents[SLUICE_EXTENT_BLOCKS] = size_on_ladder(columns, largest[SLUICE_EXTENT_BLOCKS]);
     return extents;
 }
 
-model_runner::bound_step& model_runner::bound_for(const extent_key& extents) {
+model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
+    has_run_ = false;
     const auto found = std::find_if(bounds_.begin(), bounds_.end(), [&](const bound_step& bound) {
         return bound.extents == extents;
     });
@@ -143,31 +130,21 @@ model_runner::bound_step& model_runner::bound_for(const extent_key& extents) {
         return bounds_.front();
     }
     if (bounds_.size() >= bounds_max) {
-        if (bounds_.back().handle == last_bound_) last_bound_ = nullptr;
-        table_.bound_destroy(bounds_.back().handle);
+        segments_.release(bounds_.back().segments);
         bounds_.pop_back();
     }
     bound_step added;
     added.extents = extents;
-    added.logits = logits_buffer(extents[SLUICE_EXTENT_LOGITS]);
-    std::vector<sluice_binding> bindings;
-    const auto bind_value = [&](value_number value, sluice_buffer* buffer, uint64_t offset_bytes) {
-        auto binding = SLUICE_INIT(sluice_binding);
-        binding.value = value;
-        binding.buffer = buffer;
-        binding.offset_bytes = offset_bytes;
-        bindings.push_back(binding);
-    };
-    bind_value(model_->logits(), added.logits, 0);
-    for (size_t i = 0; i < dropped_values_.size(); ++i) {
-        bind_value(dropped_values_[i], dropped_buffer_, i * dropped_stride_bytes);
+    added.logits = &logits_buffer(extents[SLUICE_EXTENT_LOGITS]);
+    std::vector<segment_runner::output_buffer> outputs{
+        {model_->logits(), added.logits->handle(), 0}};
+    for (const dropped_counts& each : dropped_) {
+        for (size_t i = 0; i < each.values.size(); ++i) {
+            outputs.push_back({each.values[i], each.buffer.handle(), i * dropped_stride_bytes});
+        }
     }
-    std::vector<const sluice_binding*> pointers;
-    for (const sluice_binding& binding : bindings) pointers.push_back(&binding);
-    plugin_call call = model_->backend().call("bind");
-    call = table_.bind(model_->executable(), extents.data(), cache_, pointers.data(),
-                       uint32_t(pointers.size()), &added.handle, call.error());
-    bounds_.push_front(added);
+    added.segments = segments_.bind(extents, outputs);
+    bounds_.push_front(std::move(added));
     return bounds_.front();
 }
 
@@ -188,10 +165,7 @@ void model_runner::copy_blocks(std::span<const kv_block_copy> copies) {
             from.push_back(copy.from);
             to.push_back(copy.to);
         }
-        if (from.empty()) continue;
-        plugin_call call = model_->backend().call("cache_copy_blocks");
-        call = table_.cache_copy_blocks(plugin_, cache_, group, from.data(), to.data(),
-                                        uint32_t(from.size()), call.error());
+        if (!from.empty()) segments_.copy_blocks(group, from, to);
     }
 }
 
@@ -200,48 +174,36 @@ std::span<const float> model_runner::run(const step_plan& plan) {
     copy_blocks(plan.copies);
     const bound_step& bound = bound_for(extents_for(batch.token_count, batch.sequence_count,
                                                     batch.logit_count, batch.block_table_columns));
-    last_bound_ = bound.handle;
-    plugin_call plan_call = model_->backend().call("plan");
-    plan_call = table_.plan(bound.handle, &batch, plan_call.error());
-    plugin_call submit_call = model_->backend().call("submit");
-    submit_call = table_.submit(bound.handle, queue_, nullptr, 0, event_, submit_call.error());
-    plugin_call wait_call = model_->backend().call("event_wait");
-    wait_call = table_.event_wait(event_, wait_call.error());
+    segments_.run(bound.segments, batch);
+    has_run_ = true;
     count_dropped();
     return read_logits(bound, batch.logit_count);
 }
 
 std::span<const float> model_runner::read_logits(const bound_step& bound, uint32_t rows) {
     const size_t count = size_t(rows) * vocabulary_size();
-    if (const void* mapped = table_.buffer_map(plugin_, bound.logits)) {
+    if (const void* mapped = bound.logits->mapped()) {
         return {static_cast<const float*>(mapped), count};
     }
     staging_.resize(count);
-    plugin_call call = model_->backend().call("buffer_read");
-    call = table_.buffer_read(plugin_, bound.logits, 0, staging_.data(), count * sizeof(float),
-                              call.error());
+    bound.logits->read(0, staging_.data(), count * sizeof(float));
     return staging_;
 }
 
 void model_runner::count_dropped() {
-    for (size_t i = 0; i < dropped_values_.size(); ++i) {
-        int32_t dropped = 0;
-        plugin_call call = model_->backend().call("buffer_read");
-        call = table_.buffer_read(plugin_, dropped_buffer_, i * dropped_stride_bytes, &dropped,
-                                  sizeof dropped, call.error());
-        dropped_assignments_ += uint64_t(std::max(0, dropped));
+    for (dropped_counts& each : dropped_) {
+        each.buffer.read(0, each.read.data(), each.read.size());
+        for (size_t i = 0; i < each.values.size(); ++i) {
+            int32_t dropped = 0;
+            std::memcpy(&dropped, each.read.data() + i * dropped_stride_bytes, sizeof dropped);
+            dropped_assignments_ += uint64_t(std::max(0, dropped));
+        }
     }
 }
 
 std::vector<double> model_runner::profile() const {
-    if (last_bound_ == nullptr) return {};
-    std::vector<double> seconds(model_->step_program().operations().size());
-    auto error = SLUICE_INIT(sluice_error);
-    const sluice_status status =
-        table_.profile(last_bound_, seconds.data(), uint32_t(seconds.size()), &error);
-    if (SLUICE_STATUS_CLASS(status) == SLUICE_UNSUPPORTED) return {};
-    check(status, error, model_->backend().id(), "profile");
-    return seconds;
+    if (!has_run_) return {};
+    return segments_.profile(bounds_.front().segments);
 }
 
 } // namespace sluice

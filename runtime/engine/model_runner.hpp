@@ -1,8 +1,9 @@
-// Runs planned steps of a loaded model: a cache, bound executables and a queue of its own.
+// Runs planned steps of a loaded model: caches, bound executables and queues of its own.
 #pragma once
 
 #include "engine/loaded_model.hpp"
 #include "engine/scheduler.hpp"
+#include "engine/segment_runner.hpp"
 
 #include <array>
 #include <list>
@@ -56,37 +57,36 @@ class model_runner final : public step_executor {
     std::vector<double> profile() const;
 
   private:
-    using extent_key = std::array<uint32_t, SLUICE_EXTENT_COUNT>;
     struct bound_step {
-        extent_key extents{};
-        sluice_bound* handle = nullptr;
-        sluice_buffer* logits = nullptr; // borrowed from logits_buffers_
+        extent_sizes extents{};
+        segment_runner::bound_segments segments;
+        const device_buffer* logits = nullptr; // in logits_buffers_
+    };
+    // Counts of dropped assignments that one backend writes.
+    struct dropped_counts {
+        uint32_t placement = 0;
+        std::vector<value_number> values;
+        device_buffer buffer;
+        std::vector<std::byte> read;
     };
 
-    extent_key extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
-                           uint32_t columns) const;
-    bound_step& bound_for(const extent_key& extents);
-    sluice_buffer* logits_buffer(uint32_t rows);
-    sluice_buffer* make_buffer(uint64_t size_bytes);
-    void make_cache(const runner_options& options);
+    extent_sizes extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
+                             uint32_t columns) const;
+    bound_step& bound_for(const extent_sizes& extents);
+    const device_buffer& logits_buffer(uint32_t rows);
+    void make_dropped_counts();
     void copy_blocks(std::span<const kv_block_copy> copies);
     std::span<const float> read_logits(const bound_step& bound, uint32_t rows);
     void count_dropped();
-    void destroy() noexcept;
 
     std::shared_ptr<const loaded_model> model_;
-    const sluice_backend& table_;
-    sluice_plugin* plugin_;
     std::vector<kv_group> groups_;
-    sluice_cache* cache_ = nullptr;
-    sluice_queue* queue_ = nullptr;
-    sluice_event* event_ = nullptr;
-    std::map<uint32_t, sluice_buffer*> logits_buffers_; // by rows
-    std::vector<value_number> dropped_values_;
-    sluice_buffer* dropped_buffer_ = nullptr;
+    segment_runner segments_;
+    std::map<uint32_t, device_buffer> logits_buffers_; // by rows
+    std::vector<dropped_counts> dropped_;
     std::list<bound_step> bounds_; // last used first
-    sluice_bound* last_bound_ = nullptr;
-    std::vector<float> staging_; // where the host cannot address the buffer
+    bool has_run_ = false;         // what bounds_ begins with
+    std::vector<float> staging_;   // where the host cannot address the buffer
     uint64_t dropped_assignments_ = 0;
 };
 

@@ -38,6 +38,8 @@ struct weight_request {
     int64_t row_count = 0;
     int64_t column_count = 1; // 1 for a vector
     bool stacked = false;     // the value has a leading axis of matrices
+    // Of a part of a stack: matrices of the whole one in the checkpoint; 0: it is whole.
+    uint32_t stored_matrix_count = 0;
     std::vector<weight_slice_request> slices;
 };
 

@@ -273,7 +273,8 @@ class weight_binder {
         weight_slice_request whole = wanted;
         whole.tensor = fused->tensor;
         whole.matrix = fused->expert;
-        whole.stack_size = request_.matrix_count;
+        whole.stack_size = request_.stored_matrix_count != 0 ? request_.stored_matrix_count
+                                                             : request_.matrix_count;
         whole.stored_rows = wanted.stored_rows * fused->part_count;
         stored_matrix stored = open_row_major(whole);
         stored.first_row = wanted.stored_rows * fused->part;

@@ -372,8 +372,9 @@ std::shared_ptr<plugin_instance> plugin_host::open(std::string_view kind, std::s
 }
 
 std::shared_ptr<plugin_instance> plugin_host::open(std::string_view kind, std::string_view id,
-                                                   const configuration& configuration) {
-    const std::string where = fmt::format("{}: ", configuration.where(kind));
+                                                   const configuration& configuration,
+                                                   std::string_view key) {
+    const std::string where = fmt::format("{}: ", configuration.where(key.empty() ? kind : key));
     library_pointer library = find(kind, id, where);
     require_runnable(*library, where);
     return create(std::move(library), configuration.settings_of(id));

@@ -112,9 +112,10 @@ class plugin_host {
     std::shared_ptr<plugin_instance> open(std::string_view kind, std::string_view id,
                                           const configured_settings& settings = {});
     // Likewise with the configuration's settings of that plugin; messages name the line of the key
-    // that names the plugin (which is called as the kind is: "router").
+    // that names the plugin (where `key` is empty, it is called as the kind is: "router").
     std::shared_ptr<plugin_instance> open(std::string_view kind, std::string_view id,
-                                          const configuration& configuration);
+                                          const configuration& configuration,
+                                          std::string_view key = {});
     // The configured backend, or else the first of backend_fallback that can run, with a warning in
     // the log. A mistake in its settings is an error and no reason to fall back. Warns of settings
     // for plugins that were not found.

@@ -105,6 +105,7 @@ void program_builder::add(uint32_t kind, const std::string& name, operation_attr
     operation.attributes = std::move(attributes);
     operation.inputs = std::move(inputs);
     operation.outputs = std::move(outputs);
+    operation.placement = placement_;
     operation.name = name;
     const operation_description* description = find_operation(kind);
     while (operation.inputs.size() > description->input_count_min

@@ -177,6 +177,8 @@ class program_builder {
 
     // ---- The whole ----
     void output(value_number value); // appends to the program's outputs
+    // The placement of what the methods above add from now on; append() keeps the operation's own.
+    void place(uint32_t placement) { placement_ = placement; }
     const program_value& value(value_number number) const;
     const value_shape& dimensions(value_number number) const { return value(number).dimensions; }
     // A result that an operation given to append() will write.
@@ -202,6 +204,7 @@ class program_builder {
     std::string unique_name(const std::string& name) const;
 
     program_contents contents_;
+    uint32_t placement_ = 0;
     size_t base_count_ = 0; // values of the base program; later ones may be dropped by finish()
     std::unordered_map<std::string, value_number> names_;
     std::vector<value_number> stand_in_; // of each value that redirect() replaced; else none

@@ -52,6 +52,7 @@ program decompose(const program& source, const operation_predicate& keep) {
             fail(SLUICE_UNSUPPORTED, "program {}: {}: {}", quote(source.name()),
                  operation_label(i, operation), *reason);
         }
+        builder.place(operation.placement);
         expansion composite(builder, operation);
         const std::vector<value_number> results = expand(composite, operation.kind);
         for (size_t output = 0; output < operation.outputs.size(); ++output) {

@@ -9,9 +9,9 @@ namespace sluice {
 // Whether the operation of that number stays as it is. Asked of every composite.
 using operation_predicate = std::function<bool(uint32_t operation)>;
 
-// The program with every composite that is not kept replaced by primitives. Values keep their
-// numbers; the expansions' own values follow after them. Fails with SLUICE_UNSUPPORTED for a
-// composite that primitives cannot say (a route that reroutes over capacity).
+// The program with every composite that is not kept replaced by primitives at its placement. Values
+// keep their numbers; the expansions' own values follow after them. Fails with SLUICE_UNSUPPORTED
+// for a composite that primitives cannot say (a route that reroutes over capacity).
 program decompose(const program& source, const operation_predicate& keep);
 
 // All composites.

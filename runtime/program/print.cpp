@@ -410,8 +410,10 @@ std::string print_operation(const program& printed, uint32_t operation) {
     for (const value_number input : shown.inputs) {
         operands += (operands.empty() ? "" : ", ") + reference(printed, input);
     }
-    return fmt::format("{} = {}({}){} : {}", results, function_name(shown), operands,
-                       attributes_text(printed, shown), types);
+    const std::string placement =
+        shown.placement == 0 ? "" : fmt::format(" at {}", shown.placement);
+    return fmt::format("{} = {}({}){} : {}{}", results, function_name(shown), operands,
+                       attributes_text(printed, shown), types, placement);
 }
 
 std::string print_program(const program& printed, const print_options& options) {

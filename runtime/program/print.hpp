@@ -2,7 +2,7 @@
 //   %layers.0.q = linear(%layers.0.input_norm, @model.layers.0.self_attn.q_proj.weight) : f32[T,
 //   128]
 // Inputs are $position, weights @name, states !layers.0.cache; attributes follow in braces where
-// they are not the default.
+// they are not the default, and a placement other than 0 as "at 1" in the end.
 #pragma once
 
 #include "program/program.hpp"

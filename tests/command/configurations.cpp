@@ -34,7 +34,7 @@ std::vector<fs::path> shipped() {
 
 TEST_CASE("every shipped configuration runs") {
     const auto paths = shipped();
-    CHECK(paths.size() >= 7);
+    CHECK(paths.size() >= 8);
     for (const auto& path : paths) {
         CAPTURE(path);
         const auto json = run(path);
@@ -56,7 +56,8 @@ TEST_CASE("backend, router and cache are switched by one setting, and the text s
     const auto all =
         run(quickstart, {"backend=reference", "router=subprogram", "result_cache=memory"});
     CHECK(all["token_ids"] == expected["token_ids"]);
-    for (const char* name : {"reference", "subprogram_router", "result_cache"}) {
+    for (const char* name :
+         {"reference", "subprogram_router", "result_cache", "experts_on_reference"}) {
         CAPTURE(name);
         CHECK(run(configuration_path(name))["token_ids"] == expected["token_ids"]);
     }

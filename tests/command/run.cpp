@@ -100,3 +100,38 @@ TEST_CASE("explain says what runs each operation") {
     CHECK(inlined["pipeline"] == json["pipeline"]);
     CHECK(inlined["operations"].size() > json["operations"].size());
 }
+
+TEST_CASE("explain says what a placement puts where, and what it costs") {
+    const auto path = configuration_path("experts_on_reference");
+    const std::vector<std::string> base{"explain", path, "--set", "backend=" + default_backend()};
+    const auto json = [&](const std::string& setting) {
+        auto arguments = base;
+        arguments.insert(arguments.end(), {"--json", "--set", setting});
+        return sluice_command(arguments).json();
+    };
+    const auto alone = json("placement={}");
+    CHECK(alone["segments"] == 1);
+    CHECK(alone["crossings"].empty());
+    CHECK(alone["backends"].size() == 1);
+    if (default_backend() == "reference") return; // then there is nothing to spread
+
+    const auto spread = json("placement.\"layers.5.experts\"=onednn");
+    CHECK(spread["segments"] == 9); // four of the five sparse layers leave the main backend
+    CHECK(spread["backends"].size() == 2);
+    bool found = false;
+    for (const auto& crossing : spread["crossings"]) {
+        check_keys(crossing, {"value", "type", "from", "to", "bytes", "unit"});
+        CHECK(crossing["value"].get<std::string>().find("layers.5.") == std::string::npos);
+        found |= crossing["value"] == "layers.3.experts[0-3]" && crossing["to"] == "onednn"
+                 && crossing["from"] == "reference" && crossing["bytes"] == 4 * 384
+                 && crossing["unit"] == "token";
+    }
+    CHECK(found);
+    const auto text = sluice_command(base);
+    REQUIRE_MESSAGE(text.status == 0, text.errors);
+    for (const char* part : {"at 1      reference", "placement: 11 segments a step, 20 copies",
+                             "copied for each token", "from reference to onednn", " at 1  # "})
+        CHECK_MESSAGE(text.output.find(part) != std::string::npos, part);
+    check_refused({"explain", path, "--set", "placement.\"layers.*.expert\"=reference"},
+                  {"--set placement", "layers.*.expert", "did you mean", "layers.*.experts"});
+}

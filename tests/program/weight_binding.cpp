@@ -6,6 +6,7 @@
 #include "base/element_type.hpp"
 #include "model/checkpoint.hpp"
 #include "model/dummy_checkpoint.hpp"
+#include "model/expert_spread.hpp"
 #include "model/gptq_layout.hpp"
 #include "model/safetensors.hpp"
 #include "plain_runner.hpp"
@@ -202,6 +203,36 @@ TEST_CASE("experts stored as one tensor") {
             REQUIRE(down[at] == value_at(prefix + "down_proj", e * 64 * 32 + i));
         }
     }
+    // Some experts alone, as a model that is spread over several backends wants them.
+    std::map<uint32_t, std::vector<uint32_t>> experts;
+    for (uint32_t i = 0; i < model.step.operations().size(); ++i) {
+        if (model.step.operations()[i].name != "layers.1.experts") continue;
+        experts[i] = {1, 0, 0, 1, 0, 0, 0, 2};
+    }
+    const spread_program spread = spread_experts(model.step, model.weights, experts);
+    CHECK(spread.weights.size() == model.weights.size() - 3 + 9);
+    const auto bound = [&](const std::string& name) {
+        for (const weight_request& request : spread.weights) {
+            if (request.name != name) continue;
+            return decoded(
+                bind_weight(*files, request, spread.step.value(request.value).weight_format));
+        }
+        FAIL("no weight ", name);
+        return std::vector<float>{};
+    };
+    const std::vector<float> part = bound(prefix + "w3.weight[0,3]");
+    REQUIRE(part.size() == 2 * 32 * 64);
+    for (size_t i = 0; i < 32 * 64; ++i) {
+        REQUIRE(part[i] == up[i]);
+        REQUIRE(part[32 * 64 + i] == up[3 * 32 * 64 + i]);
+    }
+    CHECK(bound(prefix + "w1.weight[1-2,4-6]").size() == 5 * 32 * 64);
+    REQUIRE(spread.constants.size() == 3);
+    const std::vector<int32_t> map{0, -1, -1, 1, -1, -1, -1, -1};
+    CHECK(spread.constants[1].values == map);
+    const auto& sum = spread.step.operations().back();
+    CHECK(sum.placement == 0);
+    CHECK(spread.step.value(spread.step.at("layers.1.experts[0,3]")).dimensions.size() == 2);
 }
 
 namespace {

@@ -1,0 +1,70 @@
+// The reference's kernels behind memory that the host cannot address, as that of most devices:
+// buffer_map is missing, buffers begin as garbage, and of the activation types there is one.
+#include "backends/reference/executable.hpp"
+
+namespace {
+
+namespace plugin = sluice::plugin;
+namespace plain = sluice::plain;
+
+class unmapped_backend final : public plugin::host_backend {
+  public:
+    static const plugin::definition& define() {
+        static const plugin::definition made{.id = "unmapped",
+                                             .kind = SLUICE_KIND_BACKEND,
+                                             .version = "0.1.0",
+                                             .summary = "The reference without buffer_map",
+                                             .extensions = {SLUICE_BACKEND_EXTENSION}};
+        return made;
+    }
+    static const void* extension(std::string_view id) {
+        if (id != SLUICE_BACKEND_EXTENSION) return nullptr;
+        static const sluice_backend table = unmapped_table();
+        return &table;
+    }
+    unmapped_backend(plugin::host host, const plugin::settings&) : host_backend(host) {}
+
+    void properties(sluice_backend_properties& found) const override {
+        plugin::copy_text(found.device_name, "CPU, not mapped");
+        found.activation_types = 1U << SLUICE_F32;
+    }
+    std::string claim(const sluice_program&, const plugin::operation& which,
+                      std::string&) const override {
+        plain::require_kernel(which);
+        return "unmapped " + std::string(plugin::operation_name(which.kind));
+    }
+    uint64_t weight_size(const sluice_weight_source& source, uint32_t) const override {
+        return plain::decoded_size(source);
+    }
+    std::unique_ptr<sluice_weight> weight_prepare(const sluice_weight_source& source, uint32_t,
+                                                  bool&) override {
+        return plain::decode(owner(), source);
+    }
+    std::unique_ptr<sluice_executable>
+    executable_create(const sluice_program& program, const sluice_compile_options&,
+                      std::span<sluice_weight* const> weights) override {
+        return std::make_unique<sluice::reference::reference_executable>(owner(), program, weights);
+    }
+
+  private:
+    static const sluice_backend& mapped_table() {
+        return *static_cast<const sluice_backend*>(plugin::backend_table<unmapped_backend>());
+    }
+    static sluice_backend unmapped_table() {
+        sluice_backend table = mapped_table();
+        table.buffer_map = nullptr;
+        table.buffer_create = [](sluice_plugin* self, uint64_t size_bytes, sluice_buffer** buffer,
+                                 sluice_error* error) {
+            const sluice_status status =
+                mapped_table().buffer_create(self, size_bytes, buffer, error);
+            if (status != SLUICE_OK) return status;
+            std::memset(mapped_table().buffer_map(self, *buffer), 0xff, size_bytes);
+            return status;
+        };
+        return table;
+    }
+};
+
+} // namespace
+
+SLUICE_PLUGIN(unmapped_backend)
