@@ -7,9 +7,9 @@ namespace sluice::cuda {
 
 namespace {
 
-constexpr int slots_max = 32;                        // rows of x that a block takes at once
-constexpr size_t shared_bytes_of_all = 200 * 1024;   // of a multiprocessor
-constexpr size_t shared_bytes_of_block = 160 * 1024; // both kinds of card have more
+constexpr int slots_max = 32;                     // rows of x that a block takes at once
+constexpr size_t shared_bytes_least = 160 * 1024; // of a block, on every card here
+constexpr size_t shared_bytes_aside = 1024;       // that the driver and kernels use themselves
 
 bool is_half(uint32_t type) { return type == SLUICE_BF16 || type == SLUICE_F16; }
 
@@ -94,35 +94,45 @@ few_plan plan_few(const few_call& call) {
         rows = std::min(rows, 2 * ceil_divide(rows, product.weight.matrices));
     given.slots = std::min(rows, slots_max);
     if (!is_dense && !by_choice) given.slots = std::min(ceil_divide(given.slots, 8) * 8, slots_max);
-    const int tiles = given.slots <= 8 ? 1 : (given.slots <= 16 ? 2 : 4);
 
+    // Shared memory: each warp's columns of x, or as many as there is room for, and the sums. A
+    // block needs room for the units that a warp has in flight; where that is too much, fewer warps
+    // share the columns, and then fewer rows are taken at once.
     const int bits = bits_of(product.weight.storage);
-    const int warps = few_warps(given.shape.units, 4);
-    const bool has_zeros = bits == 8 || given.shape.has_zeros;
-    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, streams, has_zeros) / warps);
-
-    // Shared memory: each warp's columns of x, or as many as there is room for, and the sums.
-    const size_t sums_bytes =
-        size_t{2} * static_cast<size_t>(warps * streams * given.slots) * few_pitch * sizeof(float);
+    const int depth = std::max(1, 16 / bits / streams);
+    const size_t room = std::max(shared_bytes_least, static_cast<size_t>(call.shared_bytes_max))
+                        - shared_bytes_aside;
+    int warps = few_warps(given.shape.units, 4);
     const auto area_bytes = [&](int units) {
         const int pitch = bits == 16 ? x_pitch<16>(units) : x_pitch<4>(units);
         return static_cast<size_t>(16 + given.slots * pitch);
     };
     const auto block_bytes = [&](int units) {
-        return static_cast<size_t>(warps) * area_bytes(units) + sums_bytes;
+        const size_t sums =
+            static_cast<size_t>(2 * streams * given.slots * few_pitch) * sizeof(float);
+        return static_cast<size_t>(warps) * (area_bytes(units) + sums);
     };
-    const int depth = std::max(1, 16 / bits / streams);
-    given.chunk_units = ceil_divide(given.shape.units, warps);
-    while (resident > 1
-           && block_bytes(given.chunk_units) * static_cast<size_t>(resident) > shared_bytes_of_all)
-        --resident;
-    if (block_bytes(given.chunk_units) > shared_bytes_of_block) {
-        given.chunk_units = ceil_divide(given.chunk_units, depth) * depth;
-        while (given.chunk_units > depth && block_bytes(given.chunk_units) > shared_bytes_of_block)
+    const auto slice = [&] { return ceil_divide(given.shape.units, warps); };
+    const auto least_units = [&] { return std::min(slice(), depth); };
+    while (block_bytes(least_units()) > room && (warps > 8 || given.slots > 8)) {
+        if (warps > 8)
+            warps = 8;
+        else
+            given.slots = ceil_divide(given.slots, 8) * 8 - 8;
+    }
+    given.chunk_units = slice();
+    if (block_bytes(given.chunk_units) > room) {
+        given.chunk_units = given.chunk_units / depth * depth;
+        while (given.chunk_units > depth && block_bytes(given.chunk_units) > room)
             given.chunk_units -= depth;
     }
     given.area_bytes = static_cast<int32_t>(area_bytes(given.chunk_units));
     const size_t shared_bytes = block_bytes(given.chunk_units);
+
+    const int tiles = given.slots <= 8 ? 1 : (given.slots <= 16 ? 2 : 4);
+    const bool has_zeros = bits == 8 || given.shape.has_zeros;
+    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, streams, has_zeros) / warps);
+    resident = std::clamp(static_cast<int>(room / shared_bytes), 1, resident);
 
     // As many blocks as run at once; experts are more than are active, so some blocks end at once.
     const int across = is_dense    ? ceil_divide(product.places, given.slots)

@@ -42,6 +42,7 @@ struct few_call {
     const int32_t* map = nullptr; // [map_size], or NULL
     int32_t map_size = 0;
     int32_t multiprocessor_count = 0;
+    int32_t shared_bytes_max = 0; // that a block may have; 0: what every card has
     // Start while the kernel before still runs: weights are asked for before its results are there.
     // From compute capability 9.0 on.
     bool programmatic = false;

@@ -29,6 +29,7 @@ inline few_call few_call_of(const bound& owner, const product_call& product) {
     few_call few;
     few.product = product;
     few.multiprocessor_count = owner.card().properties().multiprocessor_count;
+    few.shared_bytes_max = owner.card().properties().shared_bytes_per_block;
     return few;
 }
 
