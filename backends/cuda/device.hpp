@@ -5,7 +5,6 @@
 
 #include <sluice/plugin/backend.hpp>
 
-#include <atomic>
 #include <mutex>
 
 namespace sluice::cuda {
@@ -35,6 +34,15 @@ class device {
     bool is_hopper() const { return allows_hopper_ && properties_.compute_capability == 90; }
     void forbid_hopper() { allows_hopper_ = false; }
 
+    // Held while a stream is captured, during which nobody may wait for the whole device.
+    std::mutex& capture_mutex() const { return capture_mutex_; }
+    // Waits for all that was submitted, to any queue.
+    void settle(std::string_view doing) const {
+        const std::lock_guard lock(capture_mutex_);
+        use();
+        check(cudaDeviceSynchronize(), doing);
+    }
+
     // The stream of set-up work: uploads of weights, copies of blocks, reads and writes of buffers.
     cudaStream_t setup_stream() const { return setup_stream_; }
     ~device();
@@ -45,6 +53,7 @@ class device {
     device_properties properties_;
     bool allows_hopper_ = true;
     cudaStream_t setup_stream_ = nullptr;
+    mutable std::mutex capture_mutex_;
 };
 
 // Device memory; owns it. `purpose` is named when there is not enough: "the KV cache".

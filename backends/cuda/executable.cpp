@@ -82,6 +82,7 @@ bound::~bound() {
     }
     for (const cudaEvent_t mark : marks_) cudaEventDestroy(mark);
     if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
 void bound::place_values(std::span<const sluice_binding> bindings) {
@@ -178,10 +179,19 @@ void bound::launch_all(cudaStream_t stream) {
                           stream),
           "uploading the inputs of a step");
     for (size_t i = 0; i < steps_.size(); ++i) {
-        if (!marks_.empty()) check(cudaEventRecord(marks_[i], stream), "taking a profile");
+        mark(i, stream);
         steps_[i]->launch(stream);
     }
-    if (!marks_.empty()) check(cudaEventRecord(marks_.back(), stream), "taking a profile");
+    mark(steps_.size(), stream);
+}
+
+// Within a capture the record becomes a node of the graph, whose time each launch sets anew.
+void bound::mark(size_t step, cudaStream_t stream) const {
+    if (marks_.empty()) return;
+    cudaStreamCaptureStatus capturing{};
+    check(cudaStreamIsCapturing(stream, &capturing), "taking a profile");
+    const unsigned flags = capturing == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : 0;
+    check(cudaEventRecordWithFlags(marks_[step], stream, flags), "taking a profile");
 }
 
 // One run over nothing but padding first: kernels are loaded and libraries choose before the
@@ -191,18 +201,19 @@ void bound::capture() {
     const int32_t no_rows = 0;
     empty.query_start = &no_rows;
     for (const auto& place : input_places_) fill_input(place, empty);
-    const cudaStream_t stream = card().setup_stream();
-    launch_all(stream);
-    check(cudaStreamSynchronize(stream), "running a step of padding");
-    if (!context().uses_graphs || context().takes_profile) return;
-    capture_guard capturing(stream);
-    launch_all(stream);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    launch_all(stream_);
+    check(cudaStreamSynchronize(stream_), "running a step of padding");
+    if (!context().uses_graphs) return;
+    const std::lock_guard lock(card().capture_mutex());
+    capture_guard capturing(stream_);
+    launch_all(stream_);
     const cudaGraph_t graph = capturing.end();
     const cudaError_t error = cudaGraphInstantiate(&graph_, graph, 0);
     cudaGraphDestroy(graph);
     check(error, "preparing the graph of a step");
-    check(cudaGraphUpload(graph_, stream), "uploading the graph of a step");
-    check(cudaStreamSynchronize(stream), "uploading the graph of a step");
+    check(cudaGraphUpload(graph_, stream_), "uploading the graph of a step");
+    check(cudaStreamSynchronize(stream_), "uploading the graph of a step");
 }
 
 void bound::check_batch(const sluice_batch& batch) const {

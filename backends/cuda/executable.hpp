@@ -11,12 +11,14 @@ namespace sluice::cuda {
 
 class step;
 class matmul_library;
+class rope_tables;
 
 // What all executables of one instance share.
 struct execution_context {
     plugin::host host;
     const device* card = nullptr;
     matmul_library* library = nullptr;
+    rope_tables* tables = nullptr;
     bool uses_graphs = true;
     bool takes_profile = false;
     bool fuses = true;
@@ -99,6 +101,7 @@ class bound final : public sluice_bound {
     void make_steps();
     void capture();
     void launch_all(cudaStream_t stream);
+    void mark(size_t step, cudaStream_t stream) const;
     void check_batch(const sluice_batch& batch) const;
     const int32_t* batch_input(const plugin::value& v, const sluice_batch& batch) const;
     void fill_input(const input_place& place, const sluice_batch& batch);
@@ -121,6 +124,7 @@ class bound final : public sluice_bound {
         step_operation_; // [steps]: the last of its operations, to which a profile counts it
     device_memory scratch_;
     cudaGraphExec_t graph_ = nullptr;
+    cudaStream_t stream_ = nullptr;  // of the capture
     std::vector<cudaEvent_t> marks_; // [steps + 1], where a profile is taken
     bool follows_kernel_ = false;
     bool is_planned_ = false;

@@ -1,9 +1,14 @@
 // The CUDA backend: NVIDIA cards of compute capability 8.0 (A100) and later.
 #include "executable.hpp"
 #include "measure.hpp"
+#include "rope_tables.hpp"
 #include "steps/step.hpp"
 
+#include <cstring>
+
 namespace {
+
+constexpr uint64_t transfer_bytes = uint64_t{4} << 20;
 
 namespace plugin = sluice::plugin;
 namespace cuda = sluice::cuda;
@@ -17,7 +22,7 @@ class cuda_backend final : public plugin::backend {
             .version = "0.1.0",
             .summary = "NVIDIA GPUs: one graph a step, weights of 4 to 32 bits",
             .needs = "an NVIDIA GPU of compute capability 8.0 or later and its driver",
-            .thread_count = 1, // the driver's own
+            .thread_count = 8, // at most, the driver's own
             .settings =
                 plugin::schema()
                     .integer("device", "number of the card", 0, 0, 255)
@@ -26,7 +31,10 @@ class cuda_backend final : public plugin::backend {
                           "auto", {"auto", "sm_80"})
                     .boolean("graphs", "capture each size of step into a CUDA graph", true)
                     .boolean("fusion", "run neighbouring operations in one kernel", true)
-                    .boolean("profile", "take the time of each operation (without graphs)", false),
+                    .boolean(
+                        "profile",
+                        "take the time of each operation, which keeps kernels from overlapping",
+                        false),
             .extensions = {SLUICE_BACKEND_EXTENSION},
         };
         return made;
@@ -54,12 +62,14 @@ class cuda_backend final : public plugin::backend {
 
     cuda_backend(plugin::host host, const plugin::settings& settings)
         : host_(host), card_(static_cast<int>(settings.integer("device"))), library_(card_),
-          uploader_(card_), context_{.host = host,
-                                     .card = &card_,
-                                     .library = &library_,
-                                     .uses_graphs = settings.boolean("graphs"),
-                                     .takes_profile = settings.boolean("profile"),
-                                     .fuses = settings.boolean("fusion")} {
+          uploader_(card_), transfer_(card_, transfer_bytes),
+          tables_(card_), context_{.host = host,
+                                   .card = &card_,
+                                   .library = &library_,
+                                   .tables = &tables_,
+                                   .uses_graphs = settings.boolean("graphs"),
+                                   .takes_profile = settings.boolean("profile"),
+                                   .fuses = settings.boolean("fusion")} {
         if (settings.text("instruction_set") == "sm_80") card_.forbid_hopper();
     }
 
@@ -113,7 +123,7 @@ class cuda_backend final : public plugin::backend {
     void cache_copy_blocks(sluice_cache& cache, uint32_t group, std::span<const int32_t> from,
                            std::span<const int32_t> to) override {
         const auto& blocks = static_cast<cuda::device_cache&>(cache);
-        settle("copying cache blocks");
+        card_.settle("copying cache blocks");
         for (size_t i = 0; i < from.size(); ++i) {
             std::vector<std::byte*> sources;
             blocks.each_part_of_block(group, from[i],
@@ -163,15 +173,24 @@ class cuda_backend final : public plugin::backend {
 
   private:
     // Queues do not wait for each other: what reads or writes from outside waits for all of them.
-    void settle(const char* doing) const {
-        card_.use();
-        cuda::check(cudaDeviceSynchronize(), doing);
-    }
+    // Large pieces go through pinned memory, which travels several times as fast.
     void transfer(void* target, const void* from, uint64_t size_bytes, cudaMemcpyKind kind,
                   const char* doing) const {
-        settle(doing);
-        cuda::check(cudaMemcpyAsync(target, from, size_bytes, kind, card_.setup_stream()), doing);
-        cuda::check(cudaStreamSynchronize(card_.setup_stream()), doing);
+        card_.settle(doing);
+        const std::lock_guard lock(transfer_mutex_);
+        for (uint64_t at = 0; at < size_bytes; at += transfer_.size()) {
+            const uint64_t size = std::min(size_bytes - at, transfer_.size());
+            auto* piece = static_cast<std::byte*>(target) + at;
+            const auto* source = static_cast<const std::byte*>(from) + at;
+            const bool to_device = kind == cudaMemcpyHostToDevice;
+            if (to_device) std::memcpy(transfer_.as(), source, size);
+            cuda::check(cudaMemcpyAsync(to_device ? piece : transfer_.as(),
+                                        to_device ? transfer_.as() : source, size, kind,
+                                        card_.setup_stream()),
+                        doing);
+            cuda::check(cudaStreamSynchronize(card_.setup_stream()), doing);
+            if (!to_device) std::memcpy(piece, transfer_.as(), size);
+        }
     }
 
     plugin::host host_;
@@ -179,6 +198,9 @@ class cuda_backend final : public plugin::backend {
     cuda::matmul_library library_;
     cuda::uploader uploader_;
     std::mutex upload_mutex_;
+    cuda::pinned_memory transfer_;
+    mutable std::mutex transfer_mutex_;
+    cuda::rope_tables tables_;
     cuda::execution_context context_;
 };
 

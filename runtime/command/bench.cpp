@@ -3,6 +3,7 @@
 
 #include "base/text.hpp"
 #include "engine/engine.hpp"
+#include "profile_report.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -19,6 +20,7 @@ struct bench_options {
     uint32_t decode_tokens = 128;
     uint32_t batch = 1;
     uint32_t repetitions = 3;
+    bool profile = false;
 };
 
 // What the machine and the program's arithmetic allow.
@@ -189,8 +191,18 @@ void print_text(const nlohmann::ordered_json& r) {
                r["measured_bandwidth_bytes_per_second"].get<double>() / 1e9);
 }
 
+void bench_profile(const bench_options& options, common_options& common,
+                   configuration configuration) {
+    configuration.settings[configuration.backend].values["profile"].value = true;
+    const session process(configuration, common);
+    const auto report = profile_report(process.load(configuration), options.prompt_tokens);
+    if (common.json) return print_json(report);
+    print_profile(report);
+}
+
 void bench(const bench_options& options, common_options& common) {
     auto configuration = options.configuration.read();
+    if (options.profile) return bench_profile(options, common, std::move(configuration));
     configuration.result_cache = "none";
     configuration.engine.prefix_reuse = false;
     const session process(configuration, common);
@@ -222,6 +234,8 @@ void add_bench(CLI::App& application, common_options& common) {
     command->add_option("--repetitions", options->repetitions, "the median is reported")
         ->check(CLI::Range(1u, 1000u))
         ->capture_default_str();
+    command->add_flag("--profile", options->profile,
+                      "instead: where the time of a step goes, by kind of operation");
     command->callback([options, &common] { bench(*options, common); });
 }
 

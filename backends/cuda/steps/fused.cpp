@@ -1,8 +1,8 @@
 // Groups of operations in one launch, as schedule.hpp finds them.
+#include "../rope_tables.hpp"
 #include "../schedule.hpp"
 #include "multiply.hpp"
 #include "operands.hpp"
-#include "rope_tables.hpp"
 
 #include "kernels/rows.hpp"
 
@@ -25,7 +25,7 @@ head_norm head_norm_of(const bound& owner, const plugin::operation* norm) {
 std::unique_ptr<step> make_attention_input(const bound& owner, const attention_input& found) {
     const auto& attributes = found.q_rope->as<sluice_rope_attributes>();
     const auto table =
-        share_rope_table(owner.card(), attributes, found.q_rope->table, owner.context_max());
+        owner.context().tables->share(attributes, found.q_rope->table, owner.context_max());
     const uint32_t state_value = found.write->inputs[0];
     const uint32_t state_number = value_of(owner, state_value).state;
     const sluice_state& state = owner.state(state_value);

@@ -1,7 +1,7 @@
 // Embeddings, norms, rotary positions, activations, the paged cache, and rows combined by experts'
 // weights.
+#include "../rope_tables.hpp"
 #include "operands.hpp"
-#include "rope_tables.hpp"
 
 #include "kernels/rows.hpp"
 
@@ -73,7 +73,7 @@ step_owner make_layer_norm(const bound& owner, const plugin::operation& operatio
 step_owner make_rope(const bound& owner, const plugin::operation& operation) {
     const auto& attributes = operation.as<sluice_rope_attributes>();
     const auto table =
-        share_rope_table(owner.card(), attributes, operation.table, owner.context_max());
+        owner.context().tables->share(attributes, operation.table, owner.context_max());
     const tensor_view x = owner.view(operation.inputs[0]);
     const tensor_view y = owner.view(operation.outputs[0]);
     rope_call call;

@@ -16,8 +16,7 @@ constexpr int64_t positions_min = 64;
 
 rope_table::rope_table(const device& owner, std::vector<double> frequencies, double magnitude,
                        int64_t positions)
-    : owner_(owner), frequencies_(std::move(frequencies)), magnitude_(magnitude),
-      positions_(positions),
+    : frequencies_(std::move(frequencies)), magnitude_(magnitude), positions_(positions),
       on_device_(owner, frequencies_.size() * sizeof(double), "frequencies of rope"),
       turns_(owner, frequencies_.size() * static_cast<uint64_t>(positions) * 2 * sizeof(float),
              "a table of rope") {
@@ -30,9 +29,9 @@ rope_table::rope_table(const device& owner, std::vector<double> frequencies, dou
     check(cudaStreamSynchronize(stream), "making a table of rope");
 }
 
-bool rope_table::serves(const device& owner, std::span<const double> frequencies, double magnitude,
+bool rope_table::serves(std::span<const double> frequencies, double magnitude,
                         int64_t positions) const {
-    return &owner == &owner_ && magnitude == magnitude_ && positions <= positions_
+    return magnitude == magnitude_ && positions <= positions_
            && std::equal(frequencies.begin(), frequencies.end(), frequencies_.begin(),
                          frequencies_.end());
 }
@@ -49,26 +48,22 @@ rope_view rope_table::view(bool interleaved, bool inverse) const {
     return made;
 }
 
-std::shared_ptr<const rope_table> share_rope_table(const device& owner,
-                                                   const sluice_rope_attributes& rope,
-                                                   std::span<const double> table,
-                                                   int64_t positions) {
-    static std::mutex mutex;
-    static std::vector<std::weak_ptr<const rope_table>> known;
-
+std::shared_ptr<const rope_table> rope_tables::share(const sluice_rope_attributes& rope,
+                                                     std::span<const double> table,
+                                                     int64_t positions) {
     const double magnitude = rope.magnitude == 0.0f ? 1.0 : static_cast<double>(rope.magnitude);
     auto frequencies = plain::rope_frequencies(rope, table);
     // Powers of two, so that buckets of contexts of about one length share theirs.
     const auto wanted = static_cast<int64_t>(
         std::bit_ceil(static_cast<uint64_t>(std::clamp(positions, positions_min, positions_max))));
-    const std::lock_guard lock(mutex);
-    std::erase_if(known, [](const auto& each) { return each.expired(); });
-    for (const auto& each : known)
+    const std::lock_guard lock(mutex_);
+    std::erase_if(known_, [](const auto& each) { return each.expired(); });
+    for (const auto& each : known_)
         if (auto found = each.lock();
-            found != nullptr && found->serves(owner, frequencies, magnitude, wanted))
+            found != nullptr && found->serves(frequencies, magnitude, wanted))
             return found;
-    auto made = std::make_shared<rope_table>(owner, std::move(frequencies), magnitude, wanted);
-    known.push_back(made);
+    auto made = std::make_shared<rope_table>(owner_, std::move(frequencies), magnitude, wanted);
+    known_.push_back(made);
     return made;
 }
 

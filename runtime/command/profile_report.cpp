@@ -1,0 +1,92 @@
+#include "profile_report.hpp"
+
+#include "base/error.hpp"
+#include "engine/logits_runner.hpp"
+#include "engine/model_runner.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+namespace sluice::command {
+
+namespace {
+
+constexpr uint32_t decode_steps = 5; // the last of which is reported
+
+// "layers.3.q" and "layers.4.q" are one kind.
+std::string without_numbers(std::string_view name) {
+    std::string result;
+    for (size_t i = 0; i < name.size(); ++i) {
+        if (name[i] < '0' || name[i] > '9') {
+            result += name[i];
+        } else if (i == 0 || name[i - 1] < '0' || name[i - 1] > '9') {
+            result += 'N';
+        }
+    }
+    return result;
+}
+
+nlohmann::ordered_json by_kind(const program& step, std::span<const double> seconds) {
+    struct total {
+        uint32_t count = 0;
+        double seconds = 0;
+    };
+    std::map<std::string, total> totals;
+    for (size_t i = 0; i < seconds.size(); ++i) {
+        if (seconds[i] <= 0) continue; // counted at the last operation of its group
+        auto& kind = totals[without_numbers(step.operations()[i].name)];
+        ++kind.count;
+        kind.seconds += seconds[i];
+    }
+    std::vector<std::pair<std::string, total>> sorted(totals.begin(), totals.end());
+    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+        return a.second.seconds > b.second.seconds;
+    });
+    auto list = nlohmann::ordered_json::array();
+    for (const auto& [name, kind] : sorted)
+        list.push_back({{"operation", name}, {"count", kind.count}, {"seconds", kind.seconds}});
+    return list;
+}
+
+} // namespace
+
+nlohmann::ordered_json profile_report(const std::shared_ptr<const loaded_model>& model,
+                                      uint32_t prompt_tokens) {
+    std::mt19937 random{1};
+    std::uniform_int_distribution<int32_t> token(
+        0, static_cast<int32_t>(model->config().vocabulary_size) - 1);
+    std::vector<int32_t> prompt(prompt_tokens);
+    for (auto& each : prompt) each = token(random);
+    logits_runner runner(model);
+    nlohmann::ordered_json report;
+    for (const auto& [phase, count] :
+         {std::pair("prefill", 1u), std::pair("decode", decode_steps)}) {
+        runner.greedy(prompt, count); // once more than is reported: the first binds
+        runner.greedy(prompt, count);
+        const auto seconds = runner.runner()->profile();
+        if (seconds.empty())
+            fail(SLUICE_UNSUPPORTED, "backend \"{}\" takes no profile", model->report().backend);
+        report[phase] = by_kind(model->step_program(), seconds);
+    }
+    return report;
+}
+
+void print_profile(const nlohmann::ordered_json& report) {
+    for (const auto& [phase, list] : report.items()) {
+        double total = 0;
+        for (const auto& each : list) total += each["seconds"].get<double>();
+        fmt::print("\none step of {}: {:.1f} us in operations\n", phase, total * 1e6);
+        for (const auto& each : list) {
+            const double seconds = each["seconds"].get<double>();
+            fmt::print("  {:36} {:4} x {:9.2f} us {:10.1f} us {:5.1f}%\n",
+                       each["operation"].get<std::string>(), each["count"].get<uint32_t>(),
+                       seconds * 1e6 / each["count"].get<uint32_t>(), seconds * 1e6,
+                       100 * seconds / total);
+        }
+    }
+}
+
+} // namespace sluice::command
