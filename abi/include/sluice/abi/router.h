@@ -28,7 +28,9 @@
  *      assignment, so steps 6 to 8 then run on the final experts.
  *
  * Rows that are padding (position < 0) get index -1 and weight 0, and count nowhere.
- * With a hash table, steps 3 to 5 are replaced: the experts are table[token_id].
+ * With a hash table, steps 3 to 5 are replaced: choice = s, and the experts are table[token_id].
+ * An id outside 0..V-1 and an entry outside 0..E-1 choose no expert: index -1, weight 0, and no
+ * part in steps 6 and 7.
  */
 #ifndef SLUICE_ABI_ROUTER_H
 #define SLUICE_ABI_ROUTER_H
