@@ -81,16 +81,29 @@ class router {
             for (float& x : scores) x = c * std::tanh(x / c);
         if (routing_.score_stage == SLUICE_SCORE_BEFORE_CHOICE) score(scores);
         std::vector<float> choice = scores;
-        if (!inputs_.choice_bias.empty())
+        const bool is_hashed = !inputs_.table.empty();
+        if (!is_hashed && !inputs_.choice_bias.empty())
             for (size_t e = 0; e < experts_; ++e) choice[e] += inputs_.choice_bias[e];
-        if (routing_.group_count > 1) mask_groups(choice);
+        if (!is_hashed && routing_.group_count > 1) mask_groups(choice);
         if (!is_padding(row)) {
-            const auto chosen = largest(choice, choices_);
+            const auto chosen = is_hashed ? hashed(row) : largest(choice, choices_);
             std::copy(chosen.begin(), chosen.end(),
                       outputs_.index.begin() + static_cast<std::ptrdiff_t>(row * choices_));
         }
         scores_.push_back(std::move(scores));
         choice_.push_back(std::move(choice));
+    }
+
+    // The entries of the row's token; -1 where id or entry are out of range.
+    std::vector<int32_t> hashed(size_t row) const {
+        std::vector<int32_t> chosen(choices_, -1);
+        const int32_t id = inputs_.token_ids[row];
+        if (id < 0 || static_cast<size_t>(id) >= inputs_.table.size() / choices_) return chosen;
+        for (size_t j = 0; j < choices_; ++j) {
+            const int32_t entry = inputs_.table[static_cast<size_t>(id) * choices_ + j];
+            if (entry >= 0 && static_cast<size_t>(entry) < experts_) chosen[j] = entry;
+        }
+        return chosen;
     }
 
     // Step 4.
@@ -162,6 +175,7 @@ class router {
             for (size_t row = 0; row < rows_; ++row) {
                 if (is_padding(row)) continue;
                 int32_t& expert = outputs_.index[row * choices_ + rank];
+                if (expert < 0) continue;
                 if (load[static_cast<size_t>(expert)] >= room)
                     expert = reroutes ? other_expert(row, load, room) : -1;
                 if (expert >= 0) {

@@ -13,6 +13,8 @@ struct routing_inputs {
     std::span<const float> choice_bias;      // [experts], or empty
     std::span<const float> per_expert_scale; // [experts], or empty
     std::span<const int32_t> position;       // [rows], or empty: no padding
+    std::span<const int32_t> token_ids;      // [rows], where there is a table
+    std::span<const int32_t> table;          // [words, choices], or empty
 };
 
 struct routing_outputs {
@@ -22,7 +24,7 @@ struct routing_outputs {
     int32_t dropped = 0;
 };
 
-// `routing` has been checked; the hash table is not supported.
+// `routing` has been checked.
 routing_outputs route_directly(const sluice_routing_specification& routing,
                                const routing_inputs& inputs);
 

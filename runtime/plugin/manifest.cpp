@@ -17,6 +17,7 @@ constexpr uint32_t format_version_known = 1;
 constexpr size_t setting_count_max = 256;
 constexpr size_t extension_count_max = 64;
 constexpr size_t choice_count_max = 64;
+constexpr size_t default_text_count_max = 64;
 constexpr size_t word_bytes_max = 200;
 constexpr size_t sentence_bytes_max = 1000;
 
@@ -138,6 +139,8 @@ setting_schema read_setting(const toml_node& table) {
             reader.texts("choices", choice_count_max, word_bytes_max).value_or(setting.choices);
         break;
     default:
+        setting.default_texts = reader.texts("default", default_text_count_max, sentence_bytes_max)
+                                    .value_or(setting.default_texts);
         break;
     }
     reader.finish();
@@ -230,7 +233,7 @@ std::string setting_text(const setting_schema& setting) {
     std::string text =
         fmt::format("\n[[setting]]\nname = {}\ntype = {}\nhelp = {}\n", toml_string(setting.name),
                     toml_string(setting_type_name(setting.type)), toml_string(setting.help));
-    const bool has_default = !setting.required && setting.type != SLUICE_SETTING_TEXT_LIST;
+    const bool has_default = !setting.required;
     if (setting.required) text += "required = true\n";
     switch (setting.type) {
     case SLUICE_SETTING_BOOLEAN:
@@ -249,6 +252,9 @@ std::string setting_text(const setting_schema& setting) {
             text += fmt::format("minimum = {}\nmaximum = {}\n", toml_number(setting.number_min),
                                 toml_number(setting.number_max));
         }
+        break;
+    case SLUICE_SETTING_TEXT_LIST:
+        if (has_default) text += fmt::format("default = {}\n", toml_strings(setting.default_texts));
         break;
     default:
         if (has_default) text += fmt::format("default = {}\n", toml_string(setting.default_text));
@@ -273,6 +279,25 @@ std::string word(sluice_text text, std::string_view what, size_t limit) {
         fail(SLUICE_INVALID, "descriptor: {} is not UTF-8", what);
     }
     return text_of(text, limit);
+}
+
+// Empty where the plugin was built before lists had defaults.
+std::vector<std::string> default_texts_of(const sluice_setting_description& description,
+                                          std::string_view name) {
+    if (!SLUICE_HAS_FIELD(sluice_setting_description, &description, default_text_count)) return {};
+    const uint32_t count = description.default_text_count;
+    if (count > default_text_count_max || (count > 0 && description.default_texts == nullptr)) {
+        fail(SLUICE_INVALID,
+             "descriptor: setting {}: a default of {} texts; expected at most {}, and an array of "
+             "them",
+             name, count, default_text_count_max);
+    }
+    std::vector<std::string> texts;
+    for (uint32_t i = 0; i < count; ++i) {
+        texts.push_back(
+            word(description.default_texts[i], "default of a setting", sentence_bytes_max));
+    }
+    return texts;
 }
 
 setting_schema schema_of(const sluice_setting_description* description, uint32_t index) {
@@ -315,6 +340,9 @@ setting_schema schema_of(const sluice_setting_description* description, uint32_t
         if (type == SLUICE_SETTING_TEXT || type == SLUICE_SETTING_PATH) {
             setting.default_text =
                 word(description->default_text, "default of a setting", sentence_bytes_max);
+        }
+        if (type == SLUICE_SETTING_TEXT_LIST) {
+            setting.default_texts = default_texts_of(*description, setting.name);
         }
     }
     check_schema(setting, "descriptor");

@@ -19,7 +19,8 @@ struct setting_schema {
     std::string default_text;
     int64_t default_integer = 0; // of a boolean 0 or 1
     double default_number = 0;
-    int64_t integer_min = 0; // both 0: no bounds
+    std::vector<std::string> default_texts; // of a text list
+    int64_t integer_min = 0;                // both 0: no bounds
     int64_t integer_max = 0;
     double number_min = 0;
     double number_max = 0;

@@ -96,6 +96,13 @@ sluice_text bound_settings::keep(std::string text) {
     return text_view(texts_.emplace_back(std::move(text)));
 }
 
+void bound_settings::keep_list(const std::vector<std::string>& texts, sluice_setting& setting) {
+    std::vector<sluice_text>& list = lists_.emplace_back();
+    for (const std::string& text : texts) list.push_back(keep(text));
+    setting.texts = list.data();
+    setting.text_count = list.size();
+}
+
 void bound_settings::take_default(const setting_schema& schema, const configured_settings& given,
                                   sluice_setting& setting) {
     setting.is_default = 1;
@@ -105,6 +112,8 @@ void bound_settings::take_default(const setting_schema& schema, const configured
         setting.text = keep(resolved_path(schema.default_text, given));
     } else if (schema.type == SLUICE_SETTING_TEXT) {
         setting.text = keep(schema.default_text);
+    } else if (schema.type == SLUICE_SETTING_TEXT_LIST) {
+        keep_list(schema.default_texts, setting);
     }
 }
 
@@ -190,10 +199,7 @@ void bound_settings::take(const setting_schema& schema, const configured_value& 
     default: {
         const auto* texts = std::get_if<std::vector<std::string>>(&value.value);
         if (!texts) refuse("a list of texts");
-        std::vector<sluice_text>& list = lists_.emplace_back();
-        for (const std::string& text : *texts) list.push_back(keep(text));
-        setting.texts = list.data();
-        setting.text_count = list.size();
+        keep_list(*texts, setting);
     }
     }
 }

@@ -30,6 +30,7 @@ class bound_settings {
     void take(const setting_schema& schema, const configured_value& value,
               const configured_settings& given, const std::string& name, sluice_setting& setting);
     sluice_text keep(std::string text);
+    void keep_list(const std::vector<std::string>& texts, sluice_setting& setting);
 
     std::deque<std::string> texts_;
     std::deque<std::vector<sluice_text>> lists_;

@@ -10,9 +10,9 @@ bool is_float(sluice_element_type type) {
 }
 
 std::string operation_label(size_t number, const program_operation& operation) {
-    std::string label = fmt::format("operation {}", number);
-    if (!operation.name.empty()) label += " " + quote(operation.name);
-    return label + " (" + operation_name(operation.kind) + ")";
+    const std::string kind = operation_name(operation.kind);
+    if (operation.name.empty()) return fmt::format("operation {} ({})", number, kind);
+    return fmt::format("operation {} {} ({})", number, quote(operation.name), kind);
 }
 
 std::string operation_checker::operand_name(size_t index) const {

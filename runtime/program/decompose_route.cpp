@@ -17,11 +17,15 @@ class route_expansion {
     std::vector<value_number> expand();
 
   private:
-    std::string name(const char* part) const { return composite_.name(part); }
+    std::string name(const std::string& part) const { return composite_.name(part.c_str()); }
     value_number score(value_number x, const char* part);
     value_number capped_logits();
     value_number group_scores(value_number choice);
     value_number mask_groups(value_number choice);
+    value_number hashed_experts();
+    value_number within(value_number x, const std::string& of, float bound);
+    value_number only_chosen(value_number weight, value_number index, const std::string& of,
+                             float otherwise);
     value_number weigh(value_number index, value_number scores, value_number choice);
     value_number valid_rows();
     value_number choices_by_rank(value_number index);
@@ -95,11 +99,48 @@ value_number route_expansion::mask_groups(value_number choice) {
                           {rows_, size::fixed(routing_.expert_count)});
 }
 
+// BOOL, of x's shape: whether 0 <= x < bound. `of` names x.
+value_number route_expansion::within(value_number x, const std::string& of, float bound) {
+    const value_number from = build_.binary(name(of + "_from_first"), SLUICE_BINARY_GREATER_EQUAL,
+                                            x, composite_.integer((of + "_first").c_str(), 2, 0));
+    const value_number below = build_.binary(name(of + "_below_end"), SLUICE_BINARY_LESS, x,
+                                             composite_.integer((of + "_end").c_str(), 2, bound));
+    return build_.binary(name(of + "_within"), SLUICE_BINARY_AND, from, below);
+}
+
+// table[token_id], with -1 where the id or the entry is out of range: i32 [T, k].
+value_number route_expansion::hashed_experts() {
+    const value_number id =
+        build_.reshape(name("token_id"), composite_.in(4), {rows_, size::fixed(1)});
+    const value_number entry =
+        build_.gather_rows(name("entry"), composite_.in(5), composite_.in(4));
+    const value_number known =
+        build_.binary(name("hashed_known"), SLUICE_BINARY_AND,
+                      within(id, "token_id", static_cast<float>(composite_.shape_in(5)[0].offset)),
+                      within(entry, "entry", static_cast<float>(routing_.expert_count)));
+    return build_.select(name("hashed"), known, entry, composite_.integer("unknown", 2, -1));
+}
+
+// A hash table may choose no expert: `otherwise` in place of the weight there. f32 [T, k].
+value_number route_expansion::only_chosen(value_number weight, value_number index,
+                                          const std::string& of, float otherwise) {
+    if (!composite_.has(5)) return weight;
+    const value_number chosen =
+        build_.binary(name(of + "_has_expert"), SLUICE_BINARY_GREATER_EQUAL, index,
+                      composite_.integer((of + "_first_expert").c_str(), 2, 0));
+    return build_.select(name(of + "_chosen"), chosen, weight,
+                         composite_.constant((of + "_otherwise").c_str(), 2, otherwise));
+}
+
 // Steps 6 to 8: f32 [T, k].
 value_number route_expansion::weigh(value_number index, value_number scores, value_number choice) {
     const bool from_score = routing_.weight_source == SLUICE_WEIGHT_FROM_SCORE;
     value_number weight = build_.gather(name("chosen"), from_score ? scores : choice, index);
-    if (routing_.score_stage == SLUICE_SCORE_AFTER_CHOICE) weight = score(weight, "chosen_scores");
+    if (routing_.score_stage == SLUICE_SCORE_AFTER_CHOICE) {
+        const float least = -std::numeric_limits<float>::infinity();
+        weight = score(only_chosen(weight, index, "logit", least), "chosen_scores");
+    }
+    weight = only_chosen(weight, index, "score", 0);
     if (routing_.renormalize != SLUICE_RENORMALIZE_NONE) {
         const value_number sum = build_.reduce(name("sum"), SLUICE_REDUCE_SUM, weight);
         const uint32_t function = routing_.renormalize == SLUICE_RENORMALIZE_ADD
@@ -120,7 +161,8 @@ value_number route_expansion::weigh(value_number index, value_number scores, val
             build_.gather(name("expert_scales"), composite_.f32(2, "per_expert_scale"), index);
         weight = build_.binary(name("expert_scaled"), SLUICE_BINARY_MULTIPLY, weight, scales);
     }
-    return weight;
+    // Once more: a row without any expert was divided by a sum of zero.
+    return only_chosen(weight, index, "weight", 0);
 }
 
 // BOOL [T, 1]; value_none where no row is padding.
@@ -194,7 +236,7 @@ std::vector<value_number> route_expansion::expand() {
     value_number choice = scores;
     value_number index = value_none;
     if (composite_.has(5)) {
-        index = build_.gather_rows(name("hashed"), composite_.in(5), composite_.in(4));
+        index = hashed_experts();
     } else {
         if (composite_.has(1)) {
             choice = build_.binary(name("choice"), SLUICE_BINARY_ADD, scores,

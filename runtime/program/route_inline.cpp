@@ -18,23 +18,43 @@ namespace {
 constexpr uint32_t expert_count_max = 4096;
 constexpr uint32_t choice_count_max = 64;
 
+// The names of a sub-program's inputs, and what they stand for.
+struct router_operand_name {
+    const char* input;
+    value_number route_operands::*operand;
+};
+constexpr router_operand_name router_operands[] = {
+    {"logits", &route_operands::logits},
+    {"choice_bias", &route_operands::choice_bias},
+    {"per_expert_scale", &route_operands::per_expert_scale},
+    {"position", &route_operands::position},
+    {"token_ids", &route_operands::token_ids},
+    {"table", &route_operands::table},
+};
+
 // An input that a sub-program may have.
 struct router_input {
     const char* name;
     sluice_element_type type;
     value_shape dimensions;
-    value_number route_operands::*operand;
 };
 
-std::vector<router_input> router_inputs(uint32_t expert_count, bool has_choice_bias) {
-    const dimension experts = size::fixed(expert_count);
+std::vector<router_input> router_inputs(const sluice_router_request& request) {
+    const dimension experts = size::fixed(request.expert_count);
     std::vector<router_input> inputs = {
-        {"logits", SLUICE_F32, {size::tokens(), experts}, &route_operands::logits},
-        {"position", SLUICE_I32, {size::tokens()}, &route_operands::position},
-        {"token_ids", SLUICE_I32, {size::tokens()}, &route_operands::token_ids},
+        {"logits", SLUICE_F32, {size::tokens(), experts}},
+        {"position", SLUICE_I32, {size::tokens()}},
+        {"token_ids", SLUICE_I32, {size::tokens()}},
     };
-    if (has_choice_bias) {
-        inputs.push_back({"choice_bias", SLUICE_F32, {experts}, &route_operands::choice_bias});
+    if (request.has_choice_bias != 0) {
+        inputs.push_back({"choice_bias", SLUICE_F32, {experts}});
+    }
+    if (request.has_per_expert_scale != 0) {
+        inputs.push_back({"per_expert_scale", SLUICE_F32, {experts}});
+    }
+    if (request.table_row_count != 0) {
+        const dimension rows = size::fixed(request.table_row_count);
+        inputs.push_back({"table", SLUICE_I32, {rows, size::fixed(request.choice_count)}});
     }
     return inputs;
 }
@@ -97,9 +117,9 @@ void check_router_outputs(const program& subprogram, uint32_t expert_count,
     expect(3, "dropped", SLUICE_I32, {size::fixed(1)});
 }
 
-void check_subprogram(const program& subprogram, uint32_t expert_count, bool has_choice_bias,
+void check_subprogram(const program& subprogram, const sluice_router_request& request,
                       std::string_view origin) {
-    const auto known = router_inputs(expert_count, has_choice_bias);
+    const auto known = router_inputs(request);
     for (const program_value& value : subprogram.values()) {
         if (value.kind != SLUICE_VALUE_RESULT) check_router_input(value, known, origin);
     }
@@ -109,20 +129,26 @@ void check_subprogram(const program& subprogram, uint32_t expert_count, bool has
         fail(SLUICE_INVALID, "{}: {}: a router's sub-program has primitives only", origin,
              operation_label(i, operation));
     }
-    check_router_outputs(subprogram, expert_count, origin);
+    check_router_outputs(subprogram, request.expert_count, origin);
 }
 
+// The operand that a sub-program's input stands for, in the input's own type and shape.
 value_number router_operand(program_builder& builder, const std::string& prefix,
-                            const route_operands& operands, const router_input& input) {
-    const value_number operand = operands.*input.operand;
+                            const program_value& input, value_number operand) {
     if (operand == value_none) {
         fail(SLUICE_INVALID,
              "the router {} needs the input \"{}\", which this program does not give it", prefix,
              input.name);
     }
-    return builder.value(operand).kind == SLUICE_VALUE_WEIGHT
-               ? builder.dequantize(prefix + input.name, operand)
-               : operand;
+    const program_value& given = builder.value(operand);
+    if (!same(given.dimensions, input.dimensions)) {
+        fail(SLUICE_INVALID, "the router {} takes the input \"{}\" as {}, this program has {}",
+             prefix, input.name, print_value_type(input), print_value_type(given));
+    }
+    if (given.kind == SLUICE_VALUE_WEIGHT) return builder.dequantize(prefix + input.name, operand);
+    return given.element_type == input.element_type
+               ? operand
+               : builder.cast(prefix + input.name, operand, input.element_type);
 }
 
 // The sub-program's operations in the builder; returns the numbers of its outputs there.
@@ -130,13 +156,12 @@ std::vector<value_number> add_subprogram(program_builder& builder, const std::st
                                          const route_operands& operands,
                                          const program& subprogram) {
     const std::string prefix = name + "/";
-    const auto expert_count =
-        static_cast<uint32_t>(builder.dimensions(operands.logits).back().offset);
     std::vector<value_number> mapped(subprogram.values().size(), value_none);
-    for (const router_input& input : router_inputs(expert_count, true)) {
-        const auto found = subprogram.find(input.name);
+    for (const auto& [input, operand] : router_operands) {
+        const auto found = subprogram.find(input);
         if (!found || subprogram.value(*found).kind != SLUICE_VALUE_INPUT) continue;
-        mapped[*found] = router_operand(builder, prefix, operands, input);
+        mapped[*found] =
+            router_operand(builder, prefix, subprogram.value(*found), operands.*operand);
     }
     for (value_number i = 0; i < subprogram.values().size(); ++i) {
         const program_value& value = subprogram.values()[i];
@@ -156,6 +181,15 @@ std::vector<value_number> add_subprogram(program_builder& builder, const std::st
     std::vector<value_number> outputs;
     for (const value_number output : subprogram.outputs()) outputs.push_back(mapped[output]);
     return outputs;
+}
+
+route_operands without_ignored(route_operands operands, uint32_t ignored_inputs) {
+    if ((ignored_inputs & SLUICE_ROUTER_INPUT_CHOICE_BIAS) != 0) operands.choice_bias = value_none;
+    if ((ignored_inputs & SLUICE_ROUTER_INPUT_PER_EXPERT_SCALE) != 0) {
+        operands.per_expert_scale = value_none;
+    }
+    if ((ignored_inputs & SLUICE_ROUTER_INPUT_TABLE) != 0) operands.table = value_none;
+    return operands;
 }
 
 // One field of a semantic struct that is too long or too short for this runtime: see import.cpp.
@@ -240,6 +274,11 @@ router_answer import_router_answer(const sluice_router_request& request,
             fail(SLUICE_INVALID, "{}: expert_count is {}, the model's layer {} has {} experts",
                  origin, result.specification->expert_count, request.layer, request.expert_count);
         }
+        result.ignored_inputs = answer.ignored_inputs;
+        if ((result.ignored_inputs & ~SLUICE_ROUTER_INPUTS_ALL) != 0) {
+            fail(SLUICE_UNSUPPORTED, "{}: ignored_inputs is {:#x}, the known ones are {:#x}",
+                 origin, result.ignored_inputs, SLUICE_ROUTER_INPUTS_ALL);
+        }
         return result;
     }
     if (answer.form != SLUICE_ROUTER_SUBPROGRAM) {
@@ -250,8 +289,7 @@ router_answer import_router_answer(const sluice_router_request& request,
         fail(SLUICE_INVALID, "{}: the sub-program is missing (NULL)", origin);
     }
     result.subprogram = import_program(*answer.subprogram, origin);
-    check_subprogram(*result.subprogram, request.expert_count, request.has_choice_bias != 0,
-                     origin);
+    check_subprogram(*result.subprogram, request, origin);
     return result;
 }
 
@@ -261,7 +299,10 @@ route_results add_router(program_builder& builder, const std::string& name,
         fail(SLUICE_INVALID, "router {}: exactly one of specification and sub-program is expected",
              quote(name));
     }
-    if (answer.specification) return builder.route(name, operands, *answer.specification);
+    if (answer.specification) {
+        return builder.route(name, without_ignored(operands, answer.ignored_inputs),
+                             *answer.specification);
+    }
     const std::vector<value_number> outputs =
         add_subprogram(builder, name, operands, *answer.subprogram);
     const auto expert_count =

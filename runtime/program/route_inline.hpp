@@ -8,10 +8,17 @@
 
 namespace sluice {
 
-// A router's answer, owned: exactly one of the two.
+// A router's answer, owned: exactly one of specification and sub-program.
 struct router_answer {
     std::optional<sluice_routing_specification> specification;
     std::optional<program> subprogram;
+    uint32_t ignored_inputs = 0; // SLUICE_ROUTER_INPUT_*, of a specification
+
+    // Whether routing reads the checkpoint's choice bias where there is one.
+    bool takes_choice_bias() const {
+        return specification ? (ignored_inputs & SLUICE_ROUTER_INPUT_CHOICE_BIAS) == 0
+                             : subprogram && subprogram->find("choice_bias").has_value();
+    }
 };
 
 // Takes in a plugin's answer to the request. Checks the specification's ranges, or the sub-program

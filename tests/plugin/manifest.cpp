@@ -1,6 +1,8 @@
 #include "plugin/manifest.hpp"
 #include "../base/error_check.hpp"
 
+#include <sluice/plugin/settings.hpp>
+
 #include <doctest/doctest.h>
 
 #include <limits>
@@ -25,6 +27,26 @@ std::string changed(const std::string& line, const std::string& replacement) {
     const size_t at = text.find(line);
     REQUIRE(at != std::string::npos);
     return text.replace(at, line.size(), replacement);
+}
+
+// What a library with one setting says, in the C structs and as a manifest.
+sluice_setting_description declared_setting;
+plugin_manifest manifest_with(const sluice_setting_description& description) {
+    declared_setting = description;
+    auto library = SLUICE_INIT(sluice_plugin_library);
+    library.descriptor = [] {
+        static const sluice_setting_description* const settings[] = {&declared_setting};
+        static const sluice_plugin_descriptor descriptor = [] {
+            auto made = SLUICE_INIT(sluice_plugin_descriptor);
+            made.id = {"acme", 4};
+            made.kind = {"router", 6};
+            made.settings = settings;
+            made.setting_count = 1;
+            return made;
+        }();
+        return &descriptor;
+    };
+    return manifest_of(library, "acme.so");
 }
 
 } // namespace
@@ -76,6 +98,7 @@ TEST_CASE("a manifest is written and read back as the same") {
     one = {};
     one.name = "names";
     one.type = SLUICE_SETTING_TEXT_LIST;
+    one.default_texts = {"first", "", "with \"quotes\""};
     manifest.settings.push_back(one);
 
     const std::string text = manifest_text(manifest);
@@ -86,6 +109,26 @@ TEST_CASE("a manifest is written and read back as the same") {
     CHECK(read.platform == manifest.platform);
     CHECK(read.settings == manifest.settings);
     CHECK(manifest_text(read) == text);
+}
+
+TEST_CASE("the default of a list goes from the plugin's declaration into its manifest") {
+    const auto schema = plugin::schema().texts("names", "Some names.", {"a", "b c"});
+    const auto copy = schema; // the texts belong to all copies
+    const auto& description = copy.descriptions().front();
+    const auto defaults = [](const sluice_setting_description& of) {
+        return manifest_with(of).settings.at(0).default_texts;
+    };
+    CHECK(defaults(description) == std::vector<std::string>{"a", "b c"});
+    // A plugin that was built before the field existed has none, whatever lies behind its struct.
+    auto older = description;
+    older.struct_size = offsetof(sluice_setting_description, default_texts);
+    CHECK(defaults(older).empty());
+    auto missing = description;
+    missing.default_texts = nullptr;
+    check_error([&] { manifest_with(missing); }, SLUICE_INVALID, {"names", "2 texts", "an array"});
+    auto many = description;
+    many.default_text_count = 1u << 30;
+    check_error([&] { manifest_with(many); }, SLUICE_INVALID, {"names", "expected at most 64"});
 }
 
 TEST_CASE("a manifest that is wrong is refused by file, line and key") {
@@ -120,6 +163,8 @@ TEST_CASE("a manifest that is wrong is refused by file, line and key") {
         {setting + "type = \"integr\"\n", {":10:", "did you mean \"integer\""}},
         {setting + "type = \"integer\"\nchoices = [\"a\"]\n", {":11:", "unknown key"}},
         {setting + "type = \"integer\"\ndefault = 1.5\n", {":11:", "an integer"}},
+        {setting + "type = \"text_list\"\ndefault = \"a\"\n", {":11:", "default"}},
+        {setting + "type = \"text_list\"\ndefault = [1]\n", {":11:", "default[0]"}},
         {setting + "type = \"integer\"\ndefault = 5\nminimum = 1\nmaximum = 2\n",
          {":8:", "out of its bounds"}},
         {setting + "type = \"integer\"\nminimum = 3\nmaximum = 2\n", {":8:", "in order"}},

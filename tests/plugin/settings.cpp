@@ -69,6 +69,19 @@ TEST_CASE("settings: defaults are filled in, in the order of the schema") {
     CHECK(all->settings[5]->text_count == 0);
 }
 
+TEST_CASE("settings: a list of texts has its own default, and an empty one can be given") {
+    plugin_manifest manifest = plugin();
+    manifest.settings[5].default_texts = {"a", "", "c d"};
+    const bound_settings bound(manifest, given(""));
+    const sluice_setting& names = *bound.get()->settings[5];
+    CHECK(names.is_default == 1);
+    REQUIRE(names.text_count == 3);
+    CHECK(std::string(names.texts[2].data, names.texts[2].size) == "c d");
+    const bound_settings emptied(manifest, given("names = []"));
+    CHECK(emptied.get()->settings[5]->is_default == 0);
+    CHECK(emptied.get()->settings[5]->text_count == 0);
+}
+
 TEST_CASE("settings: given values take their place, paths are resolved") {
     const bound_settings bound(plugin(), given("depth = 8\nratio = 1\nmode = \"exact\"\n"
                                                "folder = \"../data/x\"\nverbose = false\n"

@@ -39,6 +39,33 @@ TEST_CASE("the plain gate: softmax over all, the best two, not renormalised, wit
     CHECK(same(found, expected));
 }
 
+TEST_CASE("what a preset's formula does not have is ignored where the checkpoint has it") {
+    const auto ignored = [](const std::vector<std::string>& settings) {
+        const auto router = open_plugin("router", "specification", settings);
+        return ask(*router, request_of(deepseek_v3_routing(), true)).ignored_inputs;
+    };
+    CHECK(ignored({}) == 0);
+    CHECK(ignored({"preset=plain_gate"}) == SLUICE_ROUTER_INPUTS_ALL);
+    CHECK(ignored({"preset=deepseek_v2"}) == SLUICE_ROUTER_INPUTS_ALL);
+    CHECK(ignored({"preset=deepseek_v3"})
+          == (SLUICE_ROUTER_INPUT_PER_EXPERT_SCALE | SLUICE_ROUTER_INPUT_TABLE));
+    CHECK(ignored({"ignore_choice_bias=true"}) == SLUICE_ROUTER_INPUT_CHOICE_BIAS);
+}
+
+TEST_CASE("a host that cannot leave inputs out is told so") {
+    const auto gate = open_plugin("router", "specification", {"preset=plain_gate"});
+    const auto model = deepseek_v3_routing();
+    const auto request = request_of(model, true);
+    auto specification = SLUICE_INIT(sluice_routing_specification);
+    auto answer = SLUICE_INIT(sluice_router_answer);
+    answer.struct_size = offsetof(sluice_router_answer, ignored_inputs);
+    answer.specification = &specification;
+    auto error = SLUICE_INIT(sluice_error);
+    CHECK(gate->router().describe(gate->handle(), &request, &answer, &error) == SLUICE_UNSUPPORTED);
+    CHECK(text_of_array(error.message, sizeof error.message).find("ignores inputs")
+          != std::string::npos);
+}
+
 TEST_CASE("presets fix the formula and keep the model's numbers") {
     auto model = plain_routing(160, 6);
     model.group_count = 8;

@@ -41,6 +41,64 @@ router_answer import(const program& subprogram, const sluice_router_request& req
     return import_router_answer(request, answer, "router test");
 }
 
+// The same by a hash table, scaled by expert.
+struct hashed_two {
+    program_builder build{"hashed_two"};
+
+    hashed_two() {
+        const auto input = [&](const char* name, sluice_element_type type, value_shape shape) {
+            return build.custom_input(name, type, std::move(shape));
+        };
+        const value_number logits =
+            input("logits", SLUICE_F32, {size::tokens(), size::fixed(experts)});
+        const value_number ids = input("token_ids", SLUICE_I32, {size::tokens()});
+        const value_number table = input("table", SLUICE_I32, {size::fixed(3), size::fixed(2)});
+        const value_number scales = input("per_expert_scale", SLUICE_F32, {size::fixed(experts)});
+        const value_number index = build.gather_rows("index", table, ids);
+        const value_number scores = build.gather("chosen", build.softmax("scores", logits), index);
+        build.output(index);
+        build.output(build.binary("weight", SLUICE_BINARY_MULTIPLY, scores,
+                                  build.gather("scale", scales, index)));
+    }
+};
+
+sluice_router_request hashed_request() {
+    auto request = request_of();
+    request.has_per_expert_scale = 1;
+    request.table_row_count = 3;
+    return request;
+}
+
+// A program with one route that has every input.
+struct route_with_all {
+    program_builder build{"routed"};
+    route_operands operands{};
+    route_results results;
+
+    explicit route_with_all(int64_t words = 3) {
+        const dimension width = size::fixed(experts);
+        operands.logits = build.custom_input("x", SLUICE_F32, {size::tokens(), width});
+        operands.choice_bias = build.custom_input("bias", SLUICE_F32, {width});
+        // Not in the type that the sub-program's input has.
+        operands.per_expert_scale =
+            build.cast("scale_bf16", build.custom_input("scale", SLUICE_F32, {width}), SLUICE_BF16);
+        operands.token_ids = build.custom_input("ids", SLUICE_I32, {size::tokens()});
+        operands.table =
+            build.custom_input("table", SLUICE_I32, {size::fixed(words), size::fixed(2)});
+        results = build.route("layers.0.route", operands, plain_routing());
+        build.output(results.index);
+        build.output(results.weight);
+    }
+
+    static sluice_routing_specification plain_routing() {
+        auto routing = SLUICE_INIT(sluice_routing_specification);
+        routing.expert_count = experts;
+        routing.choice_count = 2;
+        routing.scale = 1;
+        return routing;
+    }
+};
+
 void refuses(top_two& router, const std::vector<std::string>& parts, bool has_choice_bias = false) {
     const program made = router.build.finish();
     test::check_error([&] { import(made, request_of(has_choice_bias)); }, SLUICE_INVALID, parts);
@@ -162,6 +220,79 @@ TEST_CASE("a model takes a sub-program, with the bias of its checkpoint") {
     test::check_error([&] { import(router, unbiased); }, SLUICE_INVALID, {"choice_bias"});
 }
 
+TEST_CASE("a sub-program reads the scales of experts and the hash table") {
+    route_with_all source;
+    const program with_route = source.build.finish();
+    const program subprogram = hashed_two().build.finish();
+    const program replaced = replace_router(with_route, 1, import(subprogram, hashed_request()));
+    const auto run_one = [&](const program& made) {
+        test::plain_runner runner(made, {0, 4, 1, 1, 1});
+        test::floats logits;
+        for (int i = 0; i < 4 * int(experts); ++i) logits.push_back(float((i * 7) % 13) / 4);
+        runner.set("x", logits);
+        runner.set("bias", test::floats(experts, 5.0f));
+        runner.set("scale", test::floats{1, 2, 0.5f, 3, 1, 4, 2, 1});
+        runner.set("ids", test::integers{2, 0, 1, 0});
+        runner.set("table", test::integers{0, 1, 2, 3, 7, 5});
+        runner.run();
+        return std::pair(runner.integer_values(source.results.index),
+                         runner.float_values(source.results.weight));
+    };
+    const auto found = run_one(replaced);
+    CHECK(found.first == test::integers{7, 5, 0, 1, 2, 3, 0, 1});
+    CHECK(found == run_one(decompose(with_route)));
+    // Only where the request has them, and only in its sizes.
+    test::check_error([&] { import(subprogram, request_of()); }, SLUICE_INVALID, {"\"table\""});
+    auto unscaled = hashed_request();
+    unscaled.has_per_expert_scale = 0;
+    test::check_error([&] { import(subprogram, unscaled); }, SLUICE_INVALID,
+                      {"\"per_expert_scale\""});
+    auto longer = hashed_request();
+    longer.table_row_count = 4;
+    test::check_error([&] { import(subprogram, longer); }, SLUICE_INVALID,
+                      {"\"table\"", "i32[4, 2]", "i32[3, 2]"});
+    route_with_all other(5);
+    const program with_other = other.build.finish();
+    test::check_error([&] { replace_router(with_other, 1, import(subprogram, hashed_request())); },
+                      SLUICE_INVALID, {"\"table\" as i32[3, 2]", "i32[5, 2]"});
+}
+
+TEST_CASE("a specification is routed without the inputs that it ignores") {
+    route_with_all source;
+    const program with_route = source.build.finish();
+    router_answer answer;
+    answer.specification = route_with_all::plain_routing();
+    const auto operands = [&] {
+        return replace_router(with_route, 1, answer).operations().at(1).inputs;
+    };
+    CHECK(operands() == with_route.operations().at(1).inputs);
+    answer.ignored_inputs = SLUICE_ROUTER_INPUT_CHOICE_BIAS;
+    CHECK(operands().at(1) == value_none);
+    CHECK(operands().at(2) == source.operands.per_expert_scale);
+    answer.ignored_inputs = SLUICE_ROUTER_INPUTS_ALL;
+    for (const size_t input : {1, 2, 5}) {
+        CHECK((input >= operands().size() || operands()[input] == value_none));
+    }
+}
+
+TEST_CASE("a model routed without the choice bias does not read it") {
+    const auto config =
+        load_model_config(std::string(SLUICE_TEST_DATA_DIR) + "/configs/deepseek_v3.json");
+    const auto text_of_model = [&](uint32_t ignored_inputs) {
+        model_program_options options;
+        options.router = [&](const sluice_router_request& request) {
+            router_answer answer;
+            answer.specification = *request.model;
+            answer.ignored_inputs = ignored_inputs;
+            return answer;
+        };
+        return print_program(build_model_program(config, options).step);
+    };
+    CHECK(text_of_model(0).find("e_score_correction_bias") != std::string::npos);
+    CHECK(text_of_model(SLUICE_ROUTER_INPUT_CHOICE_BIAS).find("e_score_correction_bias")
+          == std::string::npos);
+}
+
 TEST_CASE("sub-programs that are no routers are refused") {
     {
         top_two router;
@@ -231,6 +362,12 @@ TEST_CASE("answers that are none are refused") {
     refuses_answer(SLUICE_INVALID, "expert_count is 9");
     routing.expert_count = experts;
     CHECK(import_router_answer(request, answer, "router test").specification.has_value());
+    answer.ignored_inputs = SLUICE_ROUTER_INPUT_CHOICE_BIAS;
+    CHECK(import_router_answer(request, answer, "router test").ignored_inputs
+          == SLUICE_ROUTER_INPUT_CHOICE_BIAS);
+    answer.ignored_inputs = 0x100;
+    refuses_answer(SLUICE_UNSUPPORTED, "ignored_inputs is 0x100");
+    answer.ignored_inputs = 0;
     answer.form = SLUICE_ROUTER_SUBPROGRAM;
     refuses_answer(SLUICE_INVALID, "NULL");
     answer.form = 7;

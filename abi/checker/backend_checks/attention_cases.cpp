@@ -81,7 +81,7 @@ class sequence_plan {
 };
 
 // A program with a cache, run for two steps. `inputs` names the custom inputs [T, ...], which get
-// fresh numbers in each step.
+// fresh numbers in each step; the other custom inputs stay as they were given.
 operation_case two_steps(draw& with, operation_case made, const std::vector<value_number>& inputs,
                          uint32_t tokens_per_block) {
     const auto sequences = static_cast<uint32_t>(with.number < 2 ? 1 : with.between(1, 5));
@@ -91,7 +91,7 @@ operation_case two_steps(draw& with, operation_case made, const std::vector<valu
     steps.push_back(plan.step(plan.draw_added(plan.length_max() / 2, 0), 0));
     const auto decodes = static_cast<uint32_t>(with.between(0, sequences));
     steps.push_back(plan.step(plan.draw_added(plan.length_max() / 2, decodes), decodes));
-    made.steps.clear();
+    for (auto& step : steps) step.custom = made.steps.at(0).custom;
     uint32_t rows_max = 1;
     for (const auto& step : steps) rows_max = std::max(rows_max, step.token_count);
     made.bound[SLUICE_EXTENT_TOKENS] = rows_max + static_cast<uint32_t>(with.between(0, 3));

@@ -50,15 +50,32 @@ value_number case_builder::weight(std::vector<int64_t> shape, float scale) {
                       weight_case(draw_.random, draw_.format, matrices, rows, columns, scale));
 }
 
+// shape: [size] or [count, size]
+value_number case_builder::add_vectors(const std::vector<int64_t>& shape,
+                                       std::vector<float> values) {
+    if (draw_.coin()) {
+        const auto type = draw_.coin() ? SLUICE_F32 : draw_.type;
+        value_shape fixed_shape;
+        for (const int64_t axis : shape) fixed_shape.push_back(fixed(axis));
+        return tensor(fixed_shape, host_tensor::floats(shape, values, type));
+    }
+    const int64_t columns = shape.size() == 1 ? 1 : shape[1];
+    return add_weight(shape, weight_case(std::move(values), 1, shape[0], columns));
+}
+
 value_number case_builder::vector(int64_t size, float offset) {
     auto values = normal_numbers(draw_.random, size, 0.3F);
     for (float& value : values) value += offset;
-    return add_weight({size}, weight_case(std::move(values), 1, size, 1));
+    return vector(std::move(values));
+}
+
+value_number case_builder::vector(std::vector<float> values) {
+    const auto size = static_cast<int64_t>(values.size());
+    return add_vectors({size}, std::move(values));
 }
 
 value_number case_builder::vectors(int64_t count, int64_t size) {
-    return add_weight({count, size}, weight_case(normal_numbers(draw_.random, count * size, 0.3F),
-                                                 1, count, size));
+    return add_vectors({count, size}, normal_numbers(draw_.random, count * size, 0.3F));
 }
 
 operation_case case_builder::finish(std::initializer_list<value_number> outputs) {

@@ -37,6 +37,9 @@ class operand_reader {
         values.resize(static_cast<size_t>(count_of(shape(index))));
         return values;
     }
+    std::vector<int32_t> integers(size_t index) const {
+        return step_.custom.at(operation_.inputs[index]).as_integers();
+    }
     std::vector<int32_t> positions() const {
         std::vector<int32_t> values = step_.position;
         for (size_t i = values.size(); i < step_.token_count; ++i)
@@ -135,8 +138,10 @@ step_outputs route(const operand_reader& of) {
     const auto bias = of.has(1) ? of.floats(1) : std::vector<float>();
     const auto scale = of.has(2) ? of.floats(2) : std::vector<float>();
     const auto position = of.positions();
+    const auto token_ids = of.has(5) ? of.token_ids() : std::vector<int32_t>();
+    const auto table = of.has(5) ? of.integers(5) : std::vector<int32_t>();
     const auto found = route_directly(of.attributes<sluice_routing_specification>(),
-                                      {logits, bias, scale, position});
+                                      {logits, bias, scale, position, token_ids, table});
     step_outputs outputs{host_tensor::integers(of.output_shape(0), found.index),
                          host_tensor::floats(of.output_shape(1), found.weight),
                          host_tensor::integers(of.output_shape(2), found.count)};

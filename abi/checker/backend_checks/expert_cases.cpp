@@ -84,6 +84,26 @@ std::vector<float> draw_logits(draw& with, int64_t rows, int64_t experts) {
     return logits;
 }
 
+// A hash table, and tokens to look up: now and then an entry is no expert and a token not in the
+// table.
+void draw_table(case_builder& to, const sluice_routing_specification& routing,
+                route_operands& operands) {
+    draw& with = to.with();
+    const int64_t words = with.between(1, 12);
+    std::vector<int32_t> table = draw_choices(with, static_cast<uint32_t>(words),
+                                              routing.choice_count, routing.expert_count);
+    if (with.coin()) table.back() = static_cast<int32_t>(routing.expert_count);
+    operands.table = to.tensor({fixed(words), fixed(routing.choice_count)},
+                               host_tensor::integers({words, routing.choice_count}, table));
+    auto ids = whole_numbers(with.random, to.rows(), static_cast<int32_t>(words));
+    if (ids.size() > 2) {
+        ids[1] = -1;
+        ids[2] = static_cast<int32_t>(words);
+    }
+    to.step().token_ids = std::move(ids);
+    operands.token_ids = to.program().batch_input(SLUICE_INPUT_TOKEN_IDS);
+}
+
 operation_case route(draw& with) {
     case_builder to(with, with.rows());
     const sluice_routing_specification routing = draw_routing(with);
@@ -97,9 +117,10 @@ operation_case route(draw& with) {
         // Much smaller than the distance of logits, or a row of ties would no longer be one.
         std::vector<float> bias(static_cast<size_t>(experts));
         for (size_t e = 0; e < bias.size(); ++e) bias[e] = 0.0625F * static_cast<float>(e % 3);
-        operands.choice_bias = to.tensor({fixed(experts)}, host_tensor::floats({experts}, bias));
+        operands.choice_bias = to.vector(std::move(bias));
     }
-    if (with.coin()) operands.per_expert_scale = to.floats({fixed(experts)}, SLUICE_F32);
+    if (with.coin()) operands.per_expert_scale = to.vector(experts, 1);
+    if (with.between(0, 3) == 0) draw_table(to, routing, operands);
     operands.position = to.program().batch_input(SLUICE_INPUT_POSITION);
     const auto made = to.program().route("route", operands, routing);
     return to.finish({made.index, made.weight, made.count, made.dropped});
@@ -197,7 +218,7 @@ operation_case combine_rows(draw& with) {
 } // namespace
 
 std::vector<generator> expert_generators() {
-    return {{SLUICE_OP_ROUTE, "route", false, false, route},
+    return {{SLUICE_OP_ROUTE, "route", false, true, route},
             {SLUICE_OP_MOE_FFN, "moe_ffn", true, true, moe_ffn},
             {SLUICE_OP_GROUP_ROWS, "group_rows", false, false, group_rows},
             {SLUICE_OP_GROUPED_LINEAR, "grouped_linear", true, true, grouped_linear},

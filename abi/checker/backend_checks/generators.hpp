@@ -58,7 +58,9 @@ class case_builder {
     // i32 with these numbers; from `rows()` on (rows of width `width`) -1.
     value_number row_integers(value_shape shape, std::vector<int32_t> present);
     value_number weight(std::vector<int64_t> shape, float scale);
+    // Vectors, as weights or as float tensors: backends take either.
     value_number vector(int64_t size, float offset = 0);
+    value_number vector(std::vector<float> values);
     value_number vectors(int64_t count, int64_t size); // [count, size]
 
     // The shape's sizes as bound.
@@ -69,6 +71,7 @@ class case_builder {
 
   private:
     value_number add_weight(std::vector<int64_t> shape, const weight_case& weight);
+    value_number add_vectors(const std::vector<int64_t>& shape, std::vector<float> values);
 
     draw& draw_;
     uint32_t rows_;

@@ -1,6 +1,7 @@
 // attention: grouped-query attention over the paged cache. A decoding sequence streams its keys and
 // values once; longer runs of queries pack them for the matrix kernels.
 #include "attend.hpp"
+#include "vector_operand.hpp"
 
 namespace sluice::onednn {
 
@@ -14,7 +15,7 @@ class attention_step final : public step {
         : owner_(owner), operation_(operation), rows_(owner.kernels().rows),
           attributes_(operation.as<sluice_attention_attributes>()),
           state_number_(owner.source().values[operation.inputs[1]].state),
-          state_(owner.source().states[state_number_]) {
+          state_(owner.source().states[state_number_]), sinks_(owner, operation, 6) {
         const auto& q = owner.at(operation.inputs[0]);
         heads_ = q.shape[1];
         key_width_ = q.shape[2];
@@ -23,8 +24,6 @@ class attention_step final : public step {
         mask_ = {attributes_.scale, attributes_.softcap, attributes_.window};
         queries_per_unit_ = std::max<int64_t>(query_rows_max / group_, 1);
         head_ = packed_head(owner.kernels().exact, key_width_, value_width_);
-        if (operation.has_input(6))
-            sinks_ = owner.compiled().weight(operation.inputs[6]).decoded->matrix(0);
         const int64_t rows = q.shape[0];
         units_.reserve(static_cast<size_t>(
             (rows / queries_per_unit_ + owner.at(operation.inputs[4]).shape[0] + 1)
@@ -48,6 +47,7 @@ class attention_step final : public step {
     }
 
     void run(const plugin::worker& self) override {
+        sinks_.read(self);
         for (int64_t i = counter_.take(); i < static_cast<int64_t>(units_.size());
              i = counter_.take()) {
             const auto& u = units_[static_cast<size_t>(i)];
@@ -73,6 +73,10 @@ class attention_step final : public step {
         const auto& table = owner_.at(operation_.inputs[5]);
         return {table.as<int32_t>() + number * table.shape[1], state_.tokens_per_block,
                 owner_.at(operation_.inputs[4]).as<int32_t>()[number]};
+    }
+    // NULL where there is none.
+    const float* sink_of(int64_t head) const {
+        return sinks_.values() == nullptr ? nullptr : sinks_.values() + head;
     }
     int64_t position(int64_t row) const {
         return owner_.at(operation_.inputs[2]).as<int32_t>()[row];
@@ -107,8 +111,7 @@ class attention_step final : public step {
             for (int64_t j = begin; j < end; ++j)
                 scores[j] =
                     dot(row, keys, (s.slot(j) * attributes_.kv_heads + u.kv_head) * key_width_);
-            weigh(rows_, mask_, scores, begin, end, end,
-                  sinks_ == nullptr ? nullptr : sinks_ + head);
+            weigh(rows_, mask_, scores, begin, end, end, sink_of(head));
             std::fill_n(sum, value_width_, 0.0f);
             for (int64_t j = begin; j < end; ++j)
                 add(scores[j], values,
@@ -152,7 +155,7 @@ class attention_step final : public step {
             const int64_t row = u.row_begin + m / group_;
             const int64_t end = end_of(row, s);
             weigh(rows_, mask_, head.scores(m), std::min(mask_.begin(position(row)), end), end,
-                  length, sinks_ == nullptr ? nullptr : sinks_ + u.kv_head * group_ + m % group_);
+                  length, sink_of(u.kv_head * group_ + m % group_));
         }
         const float* output = head.combine(count);
         for (int64_t m = 0; m < count; ++m)
@@ -197,6 +200,7 @@ class attention_step final : public step {
     sluice_attention_attributes attributes_;
     uint32_t state_number_;
     const sluice_state& state_;
+    vector_operand sinks_;
     int64_t heads_ = 0;
     int64_t key_width_ = 0;
     int64_t value_width_ = 0;
@@ -204,7 +208,6 @@ class attention_step final : public step {
     int64_t queries_per_unit_ = 1;
     mask mask_;
     packed_head head_;
-    const float* sinks_ = nullptr;
     std::vector<unit> units_;
     work_counter counter_;
 };

@@ -1,6 +1,7 @@
 // linear and gated_mlp.
 #include "activate.hpp"
 #include "product.hpp"
+#include "vector_operand.hpp"
 
 namespace sluice::onednn {
 
@@ -13,9 +14,8 @@ class linear_step final : public step {
         : owner_(owner), operation_(operation),
           weight_(owner.compiled().weight(operation.inputs[1])),
           product_(owner.kernels(), owner.at(operation.inputs[0]).type, weight_.layout,
-                   owner.at(operation.inputs[0]).row_count()) {
-        if (operation.has_input(2))
-            bias_ = owner.compiled().weight(operation.inputs[2]).decoded->matrix(0);
+                   owner.at(operation.inputs[0]).row_count()),
+          bias_(owner, operation, 2) {
         is_direct_ = owner.at(operation.outputs[0]).type == SLUICE_F32;
     }
 
@@ -26,6 +26,7 @@ class linear_step final : public step {
     }
 
     void run(const plugin::worker& self) override {
+        bias_.read(self);
         const auto& x = owner_.at(operation_.inputs[0]);
         const auto& y = owner_.at(operation_.outputs[0]);
         const int64_t m_count = x.row_count();
@@ -58,7 +59,7 @@ class linear_step final : public step {
         const auto& rows = owner_.kernels().rows;
         for (int64_t m = 0; m < m_count; ++m) {
             float* row = target + m * stride;
-            if (bias_ != nullptr) rows.add(row, bias_ + n_first, columns, row);
+            if (bias_.values() != nullptr) rows.add(row, bias_.values() + n_first, columns, row);
             if (!is_direct_) rows.narrow(row, columns, y.as<uint16_t>() + m * n_count + n_first);
         }
     }
@@ -67,7 +68,7 @@ class linear_step final : public step {
     const plugin::operation& operation_;
     const packed_weight& weight_;
     product product_;
-    const float* bias_ = nullptr;
+    vector_operand bias_;
     bool is_direct_ = true;
 };
 

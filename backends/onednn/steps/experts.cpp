@@ -2,6 +2,7 @@
 // at once.
 #include "activate.hpp"
 #include "product.hpp"
+#include "vector_operand.hpp"
 
 namespace sluice::onednn {
 
@@ -132,9 +133,7 @@ class moe_ffn_step final : public step {
         in_ = product(owner.kernels(), type_, gate_.layout, rows_max_);
         out_ = product(owner.kernels(), type_, down_.layout, rows_max_);
         inner_ = down_.layout.k;
-        for (size_t i = 0; i < 3; ++i)
-            if (operation.has_input(7 + i))
-                biases_[i] = owner.compiled().weight(operation.inputs[7 + i]).decoded->matrix(0);
+        for (size_t i = 0; i < 3; ++i) biases_[i] = vector_operand(owner, operation, 7 + i);
     }
 
     scratch_size scratch() const override {
@@ -147,6 +146,7 @@ class moe_ffn_step final : public step {
     }
 
     void run(const plugin::worker& self) override {
+        for (const auto& bias : biases_) bias.read(self);
         const auto& x = owner_.at(operation_.inputs[0]);
         if (self.index == 0) {
             sorted_.sort(owner_.at(operation_.inputs[1]),
@@ -205,6 +205,12 @@ class moe_ffn_step final : public step {
         sorted_.pack(p, data, type_, gathers, tiles.begin, tiles.end, packed);
     }
 
+    // NULL where there is none.
+    const float* bias_of(size_t which, int64_t offset) const {
+        const float* values = biases_[which].values();
+        return values == nullptr ? nullptr : values + offset;
+    }
+
     // Some columns of activation(gate) * up for the rows of one expert.
     void run_inner(const plugin::worker& self, int64_t expert, int64_t unit) const {
         constexpr int64_t stride = blocks_per_unit * kernels::block_width;
@@ -227,13 +233,13 @@ class moe_ffn_step final : public step {
         plugin::tensor h;
         h.data = inner();
         h.type = type_;
+        const float* gate_bias = bias_of(0, expert * gate_.layout.n + n_first);
+        const float* up_bias = bias_of(1, expert * gate_.layout.n + n_first);
         for (int64_t m = 0; m < count; ++m) {
             float* g = gate + m * stride;
             float* u = up + m * stride;
-            if (biases_[0] != nullptr)
-                rows.add(g, biases_[0] + expert * gate_.layout.n + n_first, columns, g);
-            if (biases_[1] != nullptr)
-                rows.add(u, biases_[1] + expert * gate_.layout.n + n_first, columns, u);
+            if (gate_bias != nullptr) rows.add(g, gate_bias, columns, g);
+            if (up_bias != nullptr) rows.add(u, up_bias, columns, u);
             const int64_t row = (sorted_.first(expert) + m) * inner_;
             if (up_ != nullptr) {
                 activate(g, u, columns, g);
@@ -263,8 +269,8 @@ class moe_ffn_step final : public step {
         out_.multiply(down_.matrix(expert), out_.rows_layout(count),
                       packed_inner() + sorted_.packed_offset(out_, expert), first, last, target,
                       width, owner_.own_scratch(self));
-        if (biases_[2] == nullptr) return;
-        const float* bias = biases_[2] + expert * width + first * kernels::block_width;
+        const float* bias = bias_of(2, expert * width + first * kernels::block_width);
+        if (bias == nullptr) return;
         for (int64_t m = 0; m < count; ++m)
             owner_.kernels().rows.add(target + m * width, bias, out_.columns(first, last),
                                       target + m * width);
@@ -304,7 +310,7 @@ class moe_ffn_step final : public step {
     int64_t rows_max_ = 0;
     int64_t places_max_ = 0;
     int64_t inner_ = 0;
-    const float* biases_[3] = {};
+    vector_operand biases_[3]; // of gate, up and down
     int64_t tile_count_ = 0;
     work_counter inner_units_;
     work_counter outer_units_;
@@ -316,12 +322,11 @@ class grouped_linear_step final : public step {
     grouped_linear_step(bound& owner, const plugin::operation& operation)
         : owner_(owner), operation_(operation),
           weight_(owner.compiled().weight(operation.inputs[2])),
-          groups_(weight_.matrix_count, owner.at(operation.inputs[0]).shape[0]) {
+          groups_(weight_.matrix_count, owner.at(operation.inputs[0]).shape[0]),
+          bias_(owner, operation, 3) {
         const auto& x = owner.at(operation.inputs[0]);
         product_ = product(owner.kernels(), x.type, weight_.layout, x.shape[0]);
         places_max_ = x.shape[0];
-        if (operation.has_input(3))
-            bias_ = owner.compiled().weight(operation.inputs[3]).decoded->matrix(0);
     }
 
     scratch_size scratch() const override {
@@ -331,6 +336,7 @@ class grouped_linear_step final : public step {
     }
 
     void run(const plugin::worker& self) override {
+        bias_.read(self);
         const auto& x = owner_.at(operation_.inputs[0]);
         if (self.index == 0) {
             groups_.take(owner_.at(operation_.inputs[1]).as<int32_t>());
@@ -365,8 +371,8 @@ class grouped_linear_step final : public step {
         const auto& y = owner_.at(operation_.outputs[0]);
         for (int64_t m = 0; m < count; ++m) {
             float* row = room + m * stride;
-            if (bias_ != nullptr)
-                rows.add(row, bias_ + expert * weight_.layout.n + n_first, columns, row);
+            if (bias_.values() != nullptr)
+                rows.add(row, bias_.values() + expert * weight_.layout.n + n_first, columns, row);
             write_floats(rows, row, columns, y,
                          (groups_.first(expert) + m) * weight_.layout.n + n_first);
         }
@@ -385,9 +391,9 @@ class grouped_linear_step final : public step {
     const plugin::operation& operation_;
     const packed_weight& weight_;
     expert_rows groups_;
+    vector_operand bias_;
     product product_;
     int64_t places_max_ = 0;
-    const float* bias_ = nullptr;
     int64_t tile_count_ = 0;
     work_counter units_;
 };

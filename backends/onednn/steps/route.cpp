@@ -1,6 +1,6 @@
 // route: the whole of abi/router.h in float32, rows shared among the workers; capacity, which
 // depends on the rows before, on one.
-#include "step.hpp"
+#include "vector_operand.hpp"
 
 #include <cmath>
 #include <limits>
@@ -51,10 +51,8 @@ class route_step final : public step {
   public:
     route_step(bound& owner, const plugin::operation& operation)
         : owner_(owner), operation_(operation), spec_(operation.as<sluice_routing_specification>()),
-          experts_(spec_.expert_count), choices_(spec_.choice_count) {
-        choice_bias_ = vector(1);
-        per_expert_scale_ = vector(2);
-    }
+          experts_(spec_.expert_count), choices_(spec_.choice_count),
+          choice_bias_(owner, operation, 1), per_expert_scale_(owner, operation, 2) {}
 
     scratch_size scratch() const override {
         const int64_t row = room_floats() * 4;
@@ -67,6 +65,8 @@ class route_step final : public step {
     }
 
     void run(const plugin::worker& self) override {
+        choice_bias_.read(self);
+        per_expert_scale_.read(self);
         const auto& logits = owner_.at(operation_.inputs[0]);
         const int64_t rows = logits.shape[0];
         const auto range = self.share(rows);
@@ -97,13 +97,7 @@ class route_step final : public step {
     float* kept(int64_t t) const {
         return reinterpret_cast<float*>(owner_.shared_scratch()) + t * experts_ * 2;
     }
-    const float* vector(size_t input) const {
-        if (!operation_.has_input(input)) return nullptr;
-        const uint32_t number = operation_.inputs[input];
-        if (owner_.source().values[number].kind == SLUICE_VALUE_WEIGHT)
-            return owner_.compiled().weight(number).decoded->matrix(0);
-        return owner_.at(number).as<float>();
-    }
+    bool is_hashed() const { return operation_.has_input(5); }
     int32_t* index(int64_t t) const {
         return owner_.at(operation_.outputs[0]).as<int32_t>() + t * choices_;
     }
@@ -118,7 +112,7 @@ class route_step final : public step {
         std::fill_n(weight(t), choices_, 0.0f);
     }
 
-    // Steps 1 to 4 of abi/router.h. taken: [experts], cleared.
+    // Steps 1 to 4 of abi/router.h, or 1 and 2 with a hash table. taken: [experts], cleared.
     void score_row(int64_t t, float* scores, float* choice, uint8_t* taken) const {
         const float* logits = owner_.at(operation_.inputs[0]).as<float>() + t * experts_;
         const float cap = spec_.logit_softcap;
@@ -126,9 +120,11 @@ class route_step final : public step {
             scores[e] = cap > 0 ? cap * std::tanh(logits[e] / cap) : logits[e];
         if (spec_.score_stage == SLUICE_SCORE_BEFORE_CHOICE)
             score_all(spec_.score, scores, experts_);
-        for (int64_t e = 0; e < experts_; ++e)
-            choice[e] = scores[e] + (choice_bias_ != nullptr ? choice_bias_[e] : 0.0f);
+        std::copy(scores, scores + experts_, choice);
         std::fill_n(taken, experts_, uint8_t{0});
+        if (is_hashed()) return;
+        if (const float* bias = choice_bias_.values(); bias != nullptr)
+            for (int64_t e = 0; e < experts_; ++e) choice[e] += bias[e];
         if (spec_.group_count > 1) limit_groups(choice, taken);
     }
 
@@ -162,18 +158,22 @@ class route_step final : public step {
 
     // Step 5, or the hash table.
     void choose(int64_t t, const float* choice, uint8_t* taken) const {
-        if (operation_.has_input(5)) {
-            const auto& table = owner_.at(operation_.inputs[5]);
-            const int64_t id = owner_.at(operation_.inputs[4]).as<int32_t>()[t];
-            for (int64_t j = 0; j < choices_; ++j)
-                index(t)[j] =
-                    id >= 0 && id < table.shape[0] ? table.as<int32_t>()[id * choices_ + j] : -1;
-            return;
-        }
+        if (is_hashed()) return look_up(t);
         for (int64_t j = 0; j < choices_; ++j) {
             const int64_t best = largest(choice, experts_, taken);
             taken[best] = 1;
             index(t)[j] = static_cast<int32_t>(best);
+        }
+    }
+
+    // An id or an entry out of range chooses no expert.
+    void look_up(int64_t t) const {
+        const auto& table = owner_.at(operation_.inputs[5]);
+        const int64_t id = owner_.at(operation_.inputs[4]).as<int32_t>()[t];
+        const bool is_known = id >= 0 && id < table.shape[0];
+        for (int64_t j = 0; j < choices_; ++j) {
+            const int32_t entry = is_known ? table.as<int32_t>()[id * choices_ + j] : -1;
+            index(t)[j] = entry >= 0 && entry < experts_ ? entry : -1;
         }
     }
 
@@ -196,11 +196,11 @@ class route_step final : public step {
                                   ? sum + spec_.renormalize_epsilon
                                   : std::max(sum, spec_.renormalize_epsilon);
         const bool scales = spec_.scale_condition == SLUICE_SCALE_ALWAYS || !renormalizes;
+        const float* expert_scale = per_expert_scale_.values();
         for (int64_t j = 0; j < choices_; ++j) {
             if (renormalizes && divisor != 0) weights[j] /= divisor;
             if (scales) weights[j] *= spec_.scale;
-            if (per_expert_scale_ != nullptr && chosen[j] >= 0)
-                weights[j] *= per_expert_scale_[chosen[j]];
+            if (expert_scale != nullptr && chosen[j] >= 0) weights[j] *= expert_scale[chosen[j]];
         }
     }
 
@@ -270,8 +270,8 @@ class route_step final : public step {
     sluice_routing_specification spec_;
     int64_t experts_;
     int64_t choices_;
-    const float* choice_bias_ = nullptr;
-    const float* per_expert_scale_ = nullptr;
+    vector_operand choice_bias_;
+    vector_operand per_expert_scale_;
 };
 
 } // namespace

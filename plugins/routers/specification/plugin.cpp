@@ -53,7 +53,10 @@ plugin::schema declare_settings() {
                 "unlimited; unless given, the preset's.",
                 0.0, 0.0, 4096.0)
         .text("capacity_policy", "What happens to a choice that finds its expert full.", "model",
-              capacity_policy_names);
+              capacity_policy_names)
+        .boolean("ignore_choice_bias",
+                 "Whether the checkpoint's bias of choices takes no part, whatever the preset.",
+                 false);
     return schema;
 }
 
@@ -134,18 +137,22 @@ class specification_router {
     }
 
     specification_router(plugin::host /*host*/, const plugin::settings& settings)
-        : preset_(settings.text("preset")), overrides_(settings) {}
+        : preset_(settings.text("preset")), overrides_(settings),
+          ignores_choice_bias_(settings.boolean("ignore_choice_bias")) {}
 
     plugin::router_answer describe(const plugin::router_request& request) const {
-        sluice_routing_specification routing = preset(preset_, request);
+        plugin::router_answer answer = preset(preset_, request);
+        auto& routing = std::get<sluice_routing_specification>(answer.form);
         overrides_.apply(routing);
         plugin::check_specification(routing);
-        return routing;
+        if (ignores_choice_bias_) answer.ignored_inputs |= SLUICE_ROUTER_INPUT_CHOICE_BIAS;
+        return answer;
     }
 
   private:
     std::string preset_;
     overrides overrides_;
+    bool ignores_choice_bias_;
 };
 
 } // namespace

@@ -12,6 +12,7 @@ using specification = sluice_routing_specification;
 struct family {
     std::string_view name;
     void (*apply)(specification& routing);
+    uint32_t inputs = 0; // SLUICE_ROUTER_INPUT_* that its formula has
 };
 
 void plain(specification& routing) {
@@ -89,16 +90,16 @@ void llama4(specification& routing) {
 }
 
 constexpr std::array families{
-    family{"model", [](specification&) {}},
+    family{"model", [](specification&) {}, SLUICE_ROUTER_INPUTS_ALL},
     family{"plain_gate", plain_gate},
     family{"mixtral", softmax_renormalized},
     family{"qwen2_moe", plain},
     family{"qwen3_moe", softmax_renormalized},
     family{"olmoe", plain},
     family{"deepseek_v2", deepseek_v2},
-    family{"deepseek_v3", deepseek_v3},
-    family{"glm4_moe", sigmoid_ungrouped},
-    family{"minimax_m2", sigmoid_ungrouped},
+    family{"deepseek_v3", deepseek_v3, SLUICE_ROUTER_INPUT_CHOICE_BIAS},
+    family{"glm4_moe", sigmoid_ungrouped, SLUICE_ROUTER_INPUT_CHOICE_BIAS},
+    family{"minimax_m2", sigmoid_ungrouped, SLUICE_ROUTER_INPUT_CHOICE_BIAS},
     family{"gpt_oss", gpt_oss},
     family{"llama4", llama4},
 };
@@ -120,7 +121,7 @@ std::vector<std::string_view> preset_names() {
     return names;
 }
 
-specification preset(std::string_view name, const plugin::router_request& request) {
+plugin::router_answer preset(std::string_view name, const plugin::router_request& request) {
     if (name == "model" && !request.has_model)
         plugin::fail(SLUICE_INVALID, "preset 'model' needs the model's own routing, and layer ",
                      request.layer, " of model type '", request.model_type,
@@ -130,7 +131,7 @@ specification preset(std::string_view name, const plugin::router_request& reques
                                            [&](const family& each) { return each.name == name; });
     if (found == families.end()) plugin::fail(SLUICE_INVALID, "there is no preset '", name, "'");
     found->apply(routing);
-    return routing;
+    return {routing, SLUICE_ROUTER_INPUTS_ALL & ~found->inputs};
 }
 
 } // namespace sluice::routers

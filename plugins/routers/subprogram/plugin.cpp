@@ -38,30 +38,31 @@ class subprogram_router {
             plugin::fail(SLUICE_UNSUPPORTED, "capacity_factor is ", request.model.capacity_factor,
                          ", but this sub-program has no capacity limit; use the router "
                          "'specification'");
-        return program_for(request.model, request.has_choice_bias);
+        return program_for(request.model, {request.has_choice_bias, request.has_per_expert_scale,
+                                           request.table_row_count});
     }
 
   private:
     // Layers mostly route alike: they share one program.
     const sluice_program* program_for(const sluice_routing_specification& routing,
-                                      bool has_choice_bias) {
+                                      const routing_inputs& inputs) {
         const std::lock_guard lock(mutex_);
         for (const auto& each : built_)
-            if (each->has_choice_bias == has_choice_bias
+            if (each->inputs == inputs
                 && std::memcmp(&each->routing, &routing, sizeof routing) == 0)
                 return each->program;
-        auto made = std::make_unique<built>(routing, has_choice_bias);
-        build_routing(made->storage, routing, has_choice_bias);
+        auto made = std::make_unique<built>(routing, inputs);
+        build_routing(made->storage, routing, inputs);
         made->program = &made->storage.finish();
         built_.push_back(std::move(made));
         return built_.back()->program;
     }
 
     struct built {
-        built(const sluice_routing_specification& of, bool with_bias)
-            : routing(of), has_choice_bias(with_bias), storage("routing") {}
+        built(const sluice_routing_specification& of, const routing_inputs& with)
+            : routing(of), inputs(with), storage("routing") {}
         sluice_routing_specification routing;
-        bool has_choice_bias;
+        routing_inputs inputs;
         program_builder storage;
         const sluice_program* program = nullptr;
     };

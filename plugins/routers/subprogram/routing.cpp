@@ -11,34 +11,29 @@ using value = program_builder::value;
 class routing_writer {
   public:
     routing_writer(program_builder& program, const sluice_routing_specification& routing,
-                   bool has_choice_bias)
-        : program_(program), routing_(routing), has_choice_bias_(has_choice_bias),
-          experts_(routing.expert_count), choices_(routing.choice_count) {}
+                   const routing_inputs& inputs)
+        : program_(program), routing_(routing), inputs_(inputs), experts_(routing.expert_count),
+          choices_(routing.choice_count) {}
 
     void write() {
         value logits = program_.input("logits", SLUICE_F32, rows(experts_));
-        const value bias = has_choice_bias_
-                               ? program_.input("choice_bias", SLUICE_F32, {size::of(experts_)})
-                               : SLUICE_VALUE_NONE;
         const value position = program_.input("position", SLUICE_I32, {size::tokens()});
 
         const bool score_before = routing_.score_stage == SLUICE_SCORE_BEFORE_CHOICE;
         if (routing_.logit_softcap > 0) logits = softcap(logits);
         const value scores = score_before ? score(logits, experts_, "scores") : logits;
-        value choice = scores;
-        if (has_choice_bias_)
-            choice = binary("choice", SLUICE_BINARY_ADD, scores, bias, SLUICE_F32, rows(experts_));
-        if (routing_.group_count > 1) choice = mask_groups(choice);
-
-        const value best =
-            program_.operation(SLUICE_OP_TOPK, "best_choice", {choice}, SLUICE_F32, rows(choices_));
-        const value index = program_.further_output("best_index", SLUICE_I32, rows(choices_));
-        value weight = best;
-        if (routing_.weight_source == SLUICE_WEIGHT_FROM_SCORE)
-            weight = program_.operation(SLUICE_OP_GATHER, "chosen_scores", {scores, index},
-                                        SLUICE_F32, rows(choices_));
-        if (!score_before) weight = score(weight, choices_, "weights_scored");
-        write_outputs(index, scaled(renormalized(weight)), position);
+        const value choice = is_hashed() ? scores : choices_of(scores);
+        const value index = is_hashed() ? hashed() : best_of(choice);
+        const bool from_score = routing_.weight_source == SLUICE_WEIGHT_FROM_SCORE;
+        value weight = gather("chosen_scores", from_score ? scores : choice, index);
+        if (!score_before)
+            weight = score(only_chosen("logits_chosen", weight, index,
+                                       -std::numeric_limits<float>::infinity()),
+                           choices_, "weights_scored");
+        weight = only_chosen("weight_chosen", weight, index, 0);
+        weight = scaled(renormalized(weight), index);
+        // Once more: a row without any expert was divided by a sum of zero.
+        write_outputs(index, only_chosen("weight_final", weight, index, 0), position);
     }
 
   private:
@@ -76,6 +71,65 @@ class routing_writer {
     value select(std::string_view name, value condition, value x, value y, sluice_element_type type,
                  const std::vector<size>& shape) {
         return program_.operation(SLUICE_OP_SELECT, name, {condition, x, y}, type, shape);
+    }
+
+    value gather(std::string_view name, value x, value index) {
+        return program_.operation(SLUICE_OP_GATHER, name, {x, index}, SLUICE_F32, rows(choices_));
+    }
+
+    bool is_hashed() const { return inputs_.table_row_count != 0; }
+
+    // Steps 3 and 4. scores [T, E] -> [T, E]
+    value choices_of(value scores) {
+        value choice = scores;
+        if (inputs_.choice_bias) {
+            const value bias = program_.input("choice_bias", SLUICE_F32, {size::of(experts_)});
+            choice = binary("choice", SLUICE_BINARY_ADD, scores, bias, SLUICE_F32, rows(experts_));
+        }
+        return routing_.group_count > 1 ? mask_groups(choice) : choice;
+    }
+
+    // Step 5. choice [T, E] -> i32 [T, k]
+    value best_of(value choice) {
+        program_.operation(SLUICE_OP_TOPK, "best_choice", {choice}, SLUICE_F32, rows(choices_));
+        return program_.further_output("best_index", SLUICE_I32, rows(choices_));
+    }
+
+    // table[token_id] in their place; -1 where the id or the entry is out of range. i32 [T, k]
+    value hashed() {
+        const int64_t row_count = inputs_.table_row_count;
+        const value table =
+            program_.input("table", SLUICE_I32, {size::of(row_count), size::of(choices_)});
+        const value ids = program_.input("token_ids", SLUICE_I32, {size::tokens()});
+        const value entry = program_.operation(SLUICE_OP_GATHER_ROWS, "entry", {table, ids},
+                                               SLUICE_I32, rows(choices_));
+        const value id = reshape("token_id_column", ids, SLUICE_I32, rows(1));
+        const value known =
+            binary("known", SLUICE_BINARY_AND, within("known_id", id, row_count, 1),
+                   within("known_entry", entry, experts_, choices_), SLUICE_BOOL, rows(choices_));
+        return select("hashed", known, entry, constant("unknown", -1, SLUICE_I32), SLUICE_I32,
+                      rows(choices_));
+    }
+
+    // Whether 0 <= x < bound. x i32 [T, width] -> BOOL
+    value within(const std::string& name, value x, int64_t bound, int64_t width) {
+        const value first = constant(name + "_first", 0, SLUICE_I32);
+        const value end = constant(name + "_end", static_cast<float>(bound), SLUICE_I32);
+        const value from = binary(name + "_from_first", SLUICE_BINARY_GREATER_EQUAL, x, first,
+                                  SLUICE_BOOL, rows(width));
+        const value below =
+            binary(name + "_below_end", SLUICE_BINARY_LESS, x, end, SLUICE_BOOL, rows(width));
+        return binary(name, SLUICE_BINARY_AND, from, below, SLUICE_BOOL, rows(width));
+    }
+
+    // A hash table may choose no expert: `otherwise` in place of the weight there. weight [T, k]
+    value only_chosen(const std::string& name, value weight, value index, float otherwise) {
+        if (!is_hashed()) return weight;
+        const value chosen =
+            binary(name + "_where", SLUICE_BINARY_GREATER_EQUAL, index,
+                   constant(name + "_first", 0, SLUICE_I32), SLUICE_BOOL, rows(choices_));
+        return select(name, chosen, weight, constant(name + "_otherwise", otherwise), SLUICE_F32,
+                      rows(choices_));
     }
 
     // Step 1. Divides by c, as the formula does: a factor of 1/c rounds differently.
@@ -172,12 +226,17 @@ class routing_writer {
                       rows(choices_));
     }
 
-    // Step 8.
-    value scaled(value weight) {
+    // Step 8. weight, index [T, k]
+    value scaled(value weight, value index) {
         const bool left_out = routing_.scale_condition == SLUICE_SCALE_NOT_RENORMALIZED
                               && routing_.renormalize != SLUICE_RENORMALIZE_NONE;
-        if (routing_.scale == 1 || left_out) return weight;
-        return unary("weight_scaled", SLUICE_UNARY_AFFINE, weight, rows(choices_), routing_.scale);
+        if (routing_.scale != 1 && !left_out)
+            weight =
+                unary("weight_scaled", SLUICE_UNARY_AFFINE, weight, rows(choices_), routing_.scale);
+        if (!inputs_.per_expert_scale) return weight;
+        const value scales = program_.input("per_expert_scale", SLUICE_F32, {size::of(experts_)});
+        return binary("weight_expert_scaled", SLUICE_BINARY_MULTIPLY, weight,
+                      gather("expert_scale", scales, index), SLUICE_F32, rows(choices_));
     }
 
     // Padding, and the loads of the experts.
@@ -219,7 +278,7 @@ class routing_writer {
 
     program_builder& program_;
     const sluice_routing_specification& routing_;
-    bool has_choice_bias_;
+    routing_inputs inputs_;
     int64_t experts_;
     int64_t choices_;
 };
@@ -227,8 +286,8 @@ class routing_writer {
 } // namespace
 
 void build_routing(program_builder& program, const sluice_routing_specification& routing,
-                   bool has_choice_bias) {
-    routing_writer(program, routing, has_choice_bias).write();
+                   const routing_inputs& inputs) {
+    routing_writer(program, routing, inputs).write();
 }
 
 } // namespace sluice::routers

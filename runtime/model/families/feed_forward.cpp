@@ -78,12 +78,12 @@ route_results router_block(model_builder& builder, uint32_t layer, value_number 
     operands.logits =
         builder.linear(layer_value(layer, "router"), x, layer_module(layer, names.router),
                        moe.expert_count, moe.router_bias, SLUICE_F32);
-    if (moe.choice_bias) {
+    const router_answer answer = ask_router(builder, layer);
+    if (moe.choice_bias && answer.takes_choice_bias()) {
         operands.choice_bias =
             builder.vector(layer_module(layer, names.choice_bias), moe.expert_count);
     }
     operands.position = builder.build.batch_input(SLUICE_INPUT_POSITION);
-    const router_answer answer = ask_router(builder, layer);
     if (answer.subprogram && answer.subprogram->find("token_ids")) {
         operands.token_ids = builder.build.batch_input(SLUICE_INPUT_TOKEN_IDS);
     }

@@ -48,7 +48,7 @@ typedef struct sluice_setting_description {
     uint32_t type; /* SLUICE_SETTING_* in host.h */
     sluice_text name;
     sluice_text help;           /* one sentence */
-    sluice_text default_text;   /* of a text; the other types use the numbers below */
+    sluice_text default_text;   /* of a text or a path; the other types use what follows */
     int64_t default_integer;    /* of an integer, or of a boolean as 0 or 1 */
     double default_number;      /* of a number */
     int64_t integer_min;        /* both 0: no bounds */
@@ -58,6 +58,9 @@ typedef struct sluice_setting_description {
     const sluice_text* choices; /* [choice_count] allowed texts; none: any text */
     uint32_t choice_count;
     uint32_t required; /* 1: there is no default, the configuration must give it */
+    const sluice_text* default_texts; /* [default_text_count] of a text list; none: an empty one */
+    uint32_t default_text_count;
+    uint32_t reserved;
 } sluice_setting_description;
 
 /* What a plugin says of itself. Static: valid as long as the library is loaded. */

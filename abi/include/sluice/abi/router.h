@@ -28,7 +28,9 @@
  *      assignment, so steps 6 to 8 then run on the final experts.
  *
  * Rows that are padding (position < 0) get index -1 and weight 0, and count nowhere.
- * With a hash table, steps 3 to 5 are replaced: the experts are table[token_id].
+ * With a hash table, steps 3 to 5 are replaced: choice = s, and the experts are table[token_id].
+ * An id outside 0..V-1 and an entry outside 0..E-1 choose no expert: index -1, weight 0, and no
+ * part in steps 6 and 7.
  */
 #ifndef SLUICE_ABI_ROUTER_H
 #define SLUICE_ABI_ROUTER_H
@@ -99,7 +101,16 @@ typedef struct sluice_router_request {
     uint32_t has_choice_bias;      /* 1: the checkpoint has one; it will be an input */
     sluice_text model_type;        /* "deepseek_v3" */
     const sluice_routing_specification* model; /* what the model's own configuration asks for */
+    uint32_t has_per_expert_scale; /* 1: the checkpoint has one; it will be an input */
+    uint32_t table_row_count;      /* V of the checkpoint's hash table [V, choice_count], which will
+                                      be an input; 0: it has none */
 } sluice_router_request;
+
+/* Inputs of routing that a checkpoint may have, for sluice_router_answer.ignored_inputs. */
+#define SLUICE_ROUTER_INPUT_CHOICE_BIAS      0x1u
+#define SLUICE_ROUTER_INPUT_PER_EXPERT_SCALE 0x2u
+#define SLUICE_ROUTER_INPUT_TABLE            0x4u
+#define SLUICE_ROUTER_INPUTS_ALL             0x7u
 
 /* A router answers with a specification, or contributes a sub-program of primitives that is inlined
  * in place of the operation `route`. */
@@ -111,10 +122,15 @@ typedef struct sluice_router_answer {
     uint32_t form;
     sluice_routing_specification* specification; /* the caller's; written by the first form */
     /* Of a sub-program: its INPUT values are SLUICE_INPUT_CUSTOM with the names "logits"
-     * (f32 [T, E]), "choice_bias" (f32 [E], only if the request has one), "position" (i32 [T]) and
-     * "token_ids" (i32 [T]), each optional; its outputs in order index i32 [T, k], weight f32
-     * [T, k], count i32 [E], dropped i32 [1]. Valid until the instance is destroyed. */
+     * (f32 [T, E]), "position" (i32 [T]) and "token_ids" (i32 [T]), and if the request has them
+     * "choice_bias" (f32 [E]), "per_expert_scale" (f32 [E]) and "table" (i32 [V, k] with the
+     * request's numbers), each optional; its outputs in order index i32 [T, k], weight f32 [T, k],
+     * count i32 [E], dropped i32 [1]. Valid until the instance is destroyed. */
     const sluice_program* subprogram;
+    /* Of a specification: SLUICE_ROUTER_INPUT_* that it is routed without although the checkpoint
+     * has them. (A sub-program leaves out what it does not use.) */
+    uint32_t ignored_inputs;
+    uint32_t reserved;
 } sluice_router_answer;
 
 #define SLUICE_ROUTER_EXTENSION "sluice.router/0"

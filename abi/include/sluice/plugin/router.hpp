@@ -25,10 +25,21 @@ struct router_request {
     std::string_view model_type;
     bool has_model; // whether the runtime gave the model's own specification
     sluice_routing_specification model;
+    bool has_per_expert_scale;
+    uint32_t table_row_count; // 0: no hash table
 };
 
-// A specification, or a sub-program that lives until the instance is destroyed.
-using router_answer = std::variant<sluice_routing_specification, const sluice_program*>;
+// What a router answers; made from either form alone.
+struct router_answer {
+    // ignored: SLUICE_ROUTER_INPUT_* of the checkpoint that take no part.
+    router_answer(const sluice_routing_specification& found, uint32_t ignored = 0)
+        : form(found), ignored_inputs(ignored) {}
+    // A sub-program that lives until the instance is destroyed.
+    router_answer(const sluice_program* found) : form(found) {}
+
+    std::variant<sluice_routing_specification, const sluice_program*> form;
+    uint32_t ignored_inputs = 0;
+};
 
 namespace detail {
 
@@ -102,6 +113,8 @@ inline router_request read_request(const sluice_router_request* source) {
     request.choice_count = given.choice_count;
     request.hidden_size = given.hidden_size;
     request.has_choice_bias = given.has_choice_bias != 0;
+    request.has_per_expert_scale = given.has_per_expert_scale != 0;
+    request.table_row_count = given.table_row_count;
     request.model_type = view(given.model_type);
     request.has_model = given.model != nullptr;
     if (!request.has_model) return request;
@@ -115,12 +128,18 @@ inline router_request read_request(const sluice_router_request* source) {
 inline void write_answer(const router_answer& found, sluice_router_answer* answer) {
     if (answer == nullptr || !SLUICE_HAS_FIELD(sluice_router_answer, answer, subprogram))
         fail(SLUICE_INVALID, "the router answer must be given, with struct_size set");
-    if (const auto* program = std::get_if<const sluice_program*>(&found)) {
+    // An older host would route by what is to be ignored.
+    if (SLUICE_HAS_FIELD(sluice_router_answer, answer, ignored_inputs))
+        answer->ignored_inputs = found.ignored_inputs;
+    else if (found.ignored_inputs != 0)
+        fail(SLUICE_UNSUPPORTED, "the routing ignores inputs of the checkpoint (",
+             found.ignored_inputs, "), which this host does not know how to leave out");
+    if (const auto* program = std::get_if<const sluice_program*>(&found.form)) {
         answer->form = SLUICE_ROUTER_SUBPROGRAM;
         answer->subprogram = *program;
         return;
     }
-    write_semantic(answer->specification, std::get<sluice_routing_specification>(found),
+    write_semantic(answer->specification, std::get<sluice_routing_specification>(found.form),
                    "the router answer's specification");
     answer->form = SLUICE_ROUTER_SPECIFICATION;
     answer->subprogram = nullptr;

@@ -37,23 +37,24 @@ class schema {
         return *this;
     }
     schema& text(std::string_view name, std::string_view help, std::string_view fallback,
-                 std::vector<std::string_view> choices = {}) {
+                 const std::vector<std::string_view>& choices = {}) {
         auto& added = add(SLUICE_SETTING_TEXT, name, help);
         added.default_text = plugin::text(fallback);
-        auto allowed = std::make_shared<std::vector<sluice_text>>();
-        for (const auto choice : choices) allowed->push_back(plugin::text(choice));
-        added.choices = allowed->data();
-        added.choice_count = static_cast<uint32_t>(allowed->size());
-        choices_.push_back(std::move(allowed));
+        const auto& allowed = keep(choices);
+        added.choices = allowed.data();
+        added.choice_count = static_cast<uint32_t>(allowed.size());
         return *this;
     }
     schema& path(std::string_view name, std::string_view help, std::string_view fallback) {
         add(SLUICE_SETTING_PATH, name, help).default_text = plugin::text(fallback);
         return *this;
     }
-    // A list of texts; empty unless given.
-    schema& texts(std::string_view name, std::string_view help) {
-        add(SLUICE_SETTING_TEXT_LIST, name, help);
+    schema& texts(std::string_view name, std::string_view help,
+                  const std::vector<std::string_view>& fallback = {}) {
+        auto& added = add(SLUICE_SETTING_TEXT_LIST, name, help);
+        const auto& kept = keep(fallback);
+        added.default_texts = kept.data();
+        added.default_text_count = static_cast<uint32_t>(kept.size());
         return *this;
     }
     // The setting declared last has no default.
@@ -78,9 +79,15 @@ class schema {
         added.help = plugin::text(help);
         return added;
     }
+    const std::vector<sluice_text>& keep(const std::vector<std::string_view>& texts) {
+        auto kept = std::make_shared<std::vector<sluice_text>>();
+        for (const auto each : texts) kept->push_back(plugin::text(each));
+        lists_.push_back(std::move(kept));
+        return *lists_.back();
+    }
     std::deque<sluice_setting_description> descriptions_;
     // Shared by copies of the schema, whose descriptions point into them.
-    std::vector<std::shared_ptr<const std::vector<sluice_text>>> choices_;
+    std::vector<std::shared_ptr<const std::vector<sluice_text>>> lists_;
 };
 
 // The values that the host hands to `create`. Borrowed.
