@@ -147,7 +147,9 @@ std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& 
         || norm.number + 1 >= program.operations.size())
         return std::nullopt;
     const auto& linear = program.operations[norm.number + 1];
-    if (linear.kind != SLUICE_OP_LINEAR || linear.inputs[0] != norm.outputs[0]) return std::nullopt;
+    if (linear.kind != SLUICE_OP_LINEAR || linear.inputs[0] != norm.outputs[0]
+        || linear.has_input(2))
+        return std::nullopt;
     std::vector<uint32_t> group{norm.number, linear.number};
     std::vector<uint32_t> results{norm.outputs[0], linear.outputs[0]};
     if (norm.has_output(1)) results.push_back(norm.outputs[1]);

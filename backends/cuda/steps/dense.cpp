@@ -1,6 +1,7 @@
 // linear and grouped_linear.
 #include "multiply.hpp"
 
+#include "../kernels/movement.hpp"
 #include "../matmul_library.hpp"
 
 namespace sluice::cuda {
@@ -13,20 +14,45 @@ int64_t row_count(const tensor_view& t) {
     return count;
 }
 
-// A weight's or a float tensor's values as float32 on the device.
-const float* float_values(const bound& owner, uint32_t number) {
-    if (number == SLUICE_VALUE_NONE) return nullptr;
-    return static_cast<const float*>(owner.view(number).data);
-}
+// A bias as the kernels read it: float32 values of a weight or a tensor, where they are; a tensor
+// of a half type is widened in each step.
+class bias_operand {
+  public:
+    bias_operand(const bound& owner, uint32_t number) {
+        if (number == SLUICE_VALUE_NONE) return;
+        given_ = owner.view(number);
+        values_ = static_cast<const float*>(given_.data);
+        if (given_.type == SLUICE_F32) return;
+        count_ = 1;
+        for (int axis = 0; axis < given_.rank; ++axis) count_ *= given_.shape[axis];
+        widened_ = device_memory(owner.card(), static_cast<uint64_t>(count_) * 4, "a bias");
+        values_ = widened_.as<float>();
+    }
+    const float* values() const { return values_; }
+    bool is_widened() const { return count_ != 0; }
+    void widen(cudaStream_t stream) const {
+        if (is_widened())
+            launch_cast(given_.data, given_.type, widened_.as(), SLUICE_F32, count_, stream);
+    }
+
+  private:
+    tensor_view given_;
+    const float* values_ = nullptr;
+    device_memory widened_;
+    int64_t count_ = 0; // of elements to widen
+};
 
 class product_step final : public step {
   public:
-    product_step(const bound& owner, product_call call, bool is_plain)
-        : owner_(owner), call_(call), is_plain_(is_plain), follows_kernel_(owner.follows_kernel()) {
+    product_step(const bound& owner, product_call call, uint32_t bias, bool is_plain)
+        : owner_(owner), call_(call), bias_(owner, bias), is_plain_(is_plain),
+          follows_kernel_(owner.follows_kernel() || bias_.is_widened()) {
+        call_.bias = bias_.values();
     }
 
     void launch(cudaStream_t stream) override {
         if (call_.places == 0) return;
+        bias_.widen(stream);
         if (!is_plain_) return multiply(owner_, call_, follows_kernel_, stream);
         launch_product_plain(call_, stream);
         check(cudaGetLastError(), "multiplying by a weight");
@@ -35,6 +61,7 @@ class product_step final : public step {
   private:
     const bound& owner_;
     product_call call_;
+    bias_operand bias_;
     bool is_plain_; // writes the places that no matrix owns, which the others leave
     bool follows_kernel_;
 };
@@ -63,33 +90,19 @@ bool fits_library(const product_call& call) {
     const bool same_type =
         (call.x_type == SLUICE_BF16 && call.weight.storage == weight_storage::bfloat16)
         || (call.x_type == SLUICE_F16 && call.weight.storage == weight_storage::float16);
-    return same_type && call.places > few_rows && call.bias == nullptr
+    return same_type && call.places > few_rows
            && (call.y_type == call.x_type || call.y_type == SLUICE_F32)
            && call.weight.columns % 8 == 0 && call.weight.rows % 8 == 0;
-}
-
-void require_float_bias(const plugin::operation& operation, size_t index,
-                        const value_reader& values) {
-    if (!operation.has_input(index)) return;
-    const auto& bias = values(operation.inputs[index]);
-    if (bias.kind != SLUICE_VALUE_WEIGHT && bias.type != SLUICE_F32)
-        plugin::fail(SLUICE_UNSUPPORTED, plugin::operation_name(operation.kind),
-                     " takes its bias as a weight or a float32 tensor here");
 }
 
 } // namespace
 
 std::string claim_dense(const plugin::operation& operation, const value_reader& values) {
     if (operation.kind == SLUICE_OP_LINEAR) {
-        require_float_bias(operation, 2, values);
         return is_half_type(values(operation.inputs[0]).type) ? "linear, matrix units"
                                                               : "linear, float32";
     }
-    if (operation.kind == SLUICE_OP_GROUPED_LINEAR) {
-        require_float_bias(operation, 3, values);
-        return "grouped_linear, plain";
-    }
-    return {};
+    return operation.kind == SLUICE_OP_GROUPED_LINEAR ? "grouped_linear, plain" : "";
 }
 
 product_call linear_call(const bound& owner, const plugin::operation& operation) {
@@ -100,7 +113,6 @@ product_call linear_call(const bound& owner, const plugin::operation& operation)
     call.x_type = x.type;
     call.places = static_cast<int32_t>(row_count(x));
     call.weight = owner.weight(operation.inputs[1]).view;
-    call.bias = float_values(owner, operation.input(2));
     call.y = y.data;
     call.y_type = y.type;
     return call;
@@ -109,8 +121,9 @@ product_call linear_call(const bound& owner, const plugin::operation& operation)
 std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
     if (operation.kind == SLUICE_OP_LINEAR) {
         const auto call = linear_call(owner, operation);
-        if (fits_library(call)) return std::make_unique<library_step>(owner, call);
-        return std::make_unique<product_step>(owner, call, false);
+        if (!operation.has_input(2) && fits_library(call))
+            return std::make_unique<library_step>(owner, call);
+        return std::make_unique<product_step>(owner, call, operation.input(2), false);
     }
     const auto x = owner.view(operation.inputs[0]);
     const auto y = owner.view(operation.outputs[0]);
@@ -120,10 +133,9 @@ std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operatio
     call.places = static_cast<int32_t>(x.shape[0]);
     call.offset = static_cast<const int32_t*>(owner.view(operation.inputs[1]).data);
     call.weight = owner.weight(operation.inputs[2]).view;
-    call.bias = float_values(owner, operation.input(3));
     call.y = y.data;
     call.y_type = y.type;
-    return std::make_unique<product_step>(owner, call, true);
+    return std::make_unique<product_step>(owner, call, operation.input(3), true);
 }
 
 } // namespace sluice::cuda

@@ -4,6 +4,7 @@
 
 #include "../kernels/expert_sort.hpp"
 #include "../kernels/route.hpp"
+#include "../kernels/rows.hpp"
 
 namespace sluice::cuda {
 
@@ -127,7 +128,9 @@ class moe_ffn_step final : public step {
         out_.places = in_.places;
         out_.weight = owner.weight(operation.inputs[6]).view;
         out_.bias = floats(owner, operation.input(9));
-        out_.y_type = SLUICE_F32;
+        // Half as many bytes for outputs that are only read once more.
+        const bool has_identity = attributes.zero_expert == SLUICE_ZERO_EXPERT_IDENTITY;
+        out_.y_type = is_half_type(x.type) && !has_identity ? x.type : SLUICE_F32;
 
         sort_.index = static_cast<const int32_t*>(index.data);
         if (operation.has_input(3)) {
@@ -146,7 +149,7 @@ class moe_ffn_step final : public step {
         combine_.width = out_.weight.rows;
         combine_.y = y.data;
         combine_.y_type = y.type;
-        if (attributes.zero_expert == SLUICE_ZERO_EXPERT_IDENTITY && sort_.map == nullptr) {
+        if (has_identity && sort_.map == nullptr) {
             combine_.identity_from = sort_.expert_count;
             combine_.index = sort_.index;
             combine_.identity_weight = weight;
@@ -174,7 +177,10 @@ class moe_ffn_step final : public step {
         check(cudaGetLastError(), "sorting rows by expert");
         multiply(owner_, in_, true, stream);
         multiply(owner_, out_, true, stream);
-        launch_expert_combine(combine_, stream);
+        if (out_.y_type == SLUICE_F32)
+            launch_expert_combine(combine_, stream);
+        else
+            launch_combine_rows(half_combine(), stream);
         check(cudaGetLastError(), "summing the experts' outputs");
     }
 
@@ -212,6 +218,20 @@ class moe_ffn_step final : public step {
         few.programmatic = overlaps_kernels(owner_);
         return few;
     }
+    combine_rows_call half_combine() const {
+        combine_rows_call call;
+        call.y = out_.y;
+        call.y_type = out_.y_type;
+        call.places = total_;
+        call.place = combine_.place;
+        call.weight = combine_.weight;
+        call.o = combine_.y;
+        call.o_type = combine_.y_type;
+        call.rows = combine_.rows;
+        call.choices = combine_.choice_count;
+        call.width = combine_.width;
+        return call;
+    }
     void launch_few(cudaStream_t stream) const {
         launch_product_few(few_in(), stream);
         check(cudaGetLastError(), "multiplying by the experts' first weights");
@@ -234,10 +254,9 @@ class moe_ffn_step final : public step {
         in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
         out_.offset = sort_.offset;
         out_.x = in_.y;
-        auto* expert_y = pieces.take<float>(total_ * out_.weight.rows);
-        out_.y = expert_y;
+        out_.y = pieces.take_elements(out_.y_type, total_ * out_.weight.rows);
         combine_.place = sort_.place;
-        combine_.expert_y = expert_y;
+        combine_.expert_y = static_cast<const float*>(out_.y);
     }
 
     bound& owner_;

@@ -19,7 +19,7 @@ inline bool overlaps_kernels(const bound& owner) {
     return owner.card().properties().compute_capability >= 90;
 }
 
-// The product of operation `linear`.
+// The product of operation `linear`, without its bias.
 product_call linear_call(const bound& owner, const plugin::operation& operation);
 
 // The routing of operation `route`, without scratch memory.
