@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(prefill_threads)
         }
         row_places[thread] = places;
     }
-    // The heads of a group follow each other, so that a tile's queries are one run.
+    // Row m of the tile among the heads of all rows of the step.
     const int64_t tile_first = static_cast<int64_t>(first_row) * call.heads + kv_head * group;
     const auto head_row = [&](int m) {
         return tile_first + static_cast<int64_t>(m / group) * call.heads + m % group;
@@ -166,6 +166,10 @@ __global__ void __launch_bounds__(prefill_threads)
         write_slots(first, 0);
         __syncthreads();
         copy_tile(keys, call.keys, 0);
+    } else { // the queries' memory is written again below
+        copy_commit();
+        copy_wait<0>();
+        __syncthreads();
     }
     for (int turn = 0; first < any_end; first += tile_places, turn ^= 1) {
         copy_wait<0>();
@@ -276,8 +280,6 @@ __global__ void __launch_bounds__(prefill_threads)
             }
         }
     }
-    copy_wait<0>(); // the queries, where there was no place
-
     constexpr bool is_bfloat16 = std::is_same_v<Element, __nv_bfloat16>;
     const bool is_same_type = call.o_type == (is_bfloat16 ? SLUICE_BF16 : SLUICE_F16);
 #pragma unroll

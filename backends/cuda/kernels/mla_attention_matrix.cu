@@ -325,7 +325,8 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
             }
         }
     }
-    copy_wait<0>(); // the queries, where there was no place
+    copy_commit(); // the queries, where there was no place
+    copy_wait<0>();
 
     // ---- The result ----
 
