@@ -36,4 +36,99 @@ __device__ __forceinline__ float score_of(float product, float scale, float soft
     return softcap > 0 ? softcap * tanhf(score / softcap) : score;
 }
 
+// ---- Which rows a block works for ----
+
+struct attended_row {
+    int32_t row;
+    int32_t sequence; // -1: none
+};
+
+// Row `at` of the decoding rows; takes_all_rows as in attention_decode_plan.
+__device__ __forceinline__ attended_row decoding_row(const attended_rows& rows, int32_t at,
+                                                     bool takes_all_rows) {
+    if (takes_all_rows) {
+        const int32_t sequence = __ldg(rows.sequence_of_row + at);
+        return {at, sequence < rows.sequences ? sequence : -1};
+    }
+    const bool is_single =
+        __ldg(rows.query_start + at) == at && __ldg(rows.query_start + at + 1) == at + 1;
+    return {at, is_single ? at : -1};
+}
+
+// Rows [begin, end) of one sequence.
+struct tile_of_rows {
+    int32_t sequence;
+    int32_t begin;
+    int32_t end;
+};
+
+// Tiles of up to tile_tokens rows, without the sequences that decoding takes: of its first
+// `decode_rows` rows. Sequence s owns the tiles from query_start[s] / tile_tokens + s on, of which
+// there are always enough: the sum of the parts, each rounded up, is at most one more each. All
+// threads of the block look for the tile; one that finds it writes `found`.
+__device__ __forceinline__ void find_tile(const attended_rows& rows, int32_t decode_rows,
+                                          int32_t tile_tokens, int32_t tile, int threads,
+                                          tile_of_rows& found) {
+    for (int32_t s = static_cast<int32_t>(threadIdx.x); s < rows.sequences; s += threads) {
+        const int32_t begin = __ldg(rows.query_start + s), end = __ldg(rows.query_start + s + 1);
+        const int32_t first = begin + (tile - begin / tile_tokens - s) * tile_tokens;
+        const bool is_decoded = s < decode_rows && begin == s && end == s + 1;
+        if (first >= begin && first < end && !is_decoded)
+            found = {s, first, min(first + tile_tokens, end)};
+    }
+}
+__host__ __device__ constexpr int32_t tiles_at_most(int32_t rows, int32_t sequences,
+                                                    int32_t tile_tokens) {
+    return rows / tile_tokens + sequences;
+}
+
+// ---- Splits ----
+
+// What a split of a row's places leaves: o [rows, width] not yet divided by the weights' sum, then
+// the scores' maximum as a power of two [rows], then the sum [rows].
+template <int rows, int width>
+constexpr int split_floats = rows*(width + 2);
+
+// Adds up what the splits left, in their order, and calls store(row, d, value).
+template <int rows_max, int width, typename Store>
+__device__ void combine_splits(const float* partial, int splits, int rows, int threads,
+                               const float* sinks, Store&& store) {
+    constexpr int size = split_floats<rows_max, width>;
+    for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += threads) {
+        const int row = i / width, d = i % width;
+        const float* maxima = partial + rows_max * width + row;
+        float maximum = sinks != nullptr ? sinks[row] : -INFINITY;
+        for (int s = 0; s < splits; ++s) maximum = fmaxf(maximum, __ldcg(maxima + s * size));
+        float sum = sinks != nullptr ? exp2f(sinks[row] - maximum) : 0.0f, o = 0;
+#pragma unroll 4
+        for (int s = 0; s < splits; ++s) {
+            const float weight = exp2f(__ldcg(maxima + s * size) - maximum);
+            sum += weight * __ldcg(maxima + s * size + rows_max);
+            o += weight * __ldcg(partial + s * size + row * width + d);
+        }
+        store(row, d, o / sum);
+    }
+}
+
+// Whether this block is the last of `splits` to come here; the counter is then zero again. What the
+// others wrote before can be read. All threads call it.
+__device__ __forceinline__ bool is_last_split(int32_t* counter, int splits, bool& shared_flag) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        shared_flag = atomicAdd(counter, 1) == splits - 1;
+        if (shared_flag) *counter = 0;
+    }
+    __syncthreads();
+    if (shared_flag) __threadfence();
+    return shared_flag;
+}
+
+// A row's places cut into `splits_at_most` parts of whole multiples of `step`, not less than
+// `least`: how many a part has.
+__device__ __forceinline__ int places_of_split(int count, int splits_at_most, int step, int least) {
+    const int places = max((count + splits_at_most - 1) / splits_at_most, least);
+    return (places + step - 1) / step * step;
+}
+
 } // namespace sluice::cuda

@@ -48,49 +48,6 @@ struct decode_room {
     bool is_last;
 };
 
-// What a split leaves: o [heads, width], then maximum [heads], then sum [heads].
-template <int width, int head_tiles>
-constexpr int partial_size = 8 * head_tiles*(width + 2);
-
-// The row that this block works for, or -1.
-struct decode_row {
-    int32_t row;
-    int32_t sequence;
-};
-__device__ __forceinline__ decode_row row_of_block(const decode_arguments& a) {
-    const auto at = static_cast<int32_t>(blockIdx.z);
-    const attended_rows& rows = a.call.rows;
-    if (a.plan.takes_all_rows) {
-        const int32_t sequence = __ldg(rows.sequence_of_row + at);
-        return {at, sequence < rows.sequences ? sequence : -1};
-    }
-    const bool is_single =
-        __ldg(rows.query_start + at) == at && __ldg(rows.query_start + at + 1) == at + 1;
-    return {at, is_single ? at : -1};
-}
-
-// The last block of a row and head chunk adds up what the splits left, in their order.
-template <int width, int head_tiles>
-__device__ void combine_splits(const decode_arguments& a, const float* partial, int splits,
-                               int64_t first_head, int heads, const float* sink) {
-    constexpr int size = partial_size<width, head_tiles>;
-    constexpr int heads_max = 8 * head_tiles;
-    for (int i = static_cast<int>(threadIdx.x); i < heads * width; i += decode_threads) {
-        const int head = i / width, d = i % width;
-        const float* maxima = partial + heads_max * width + head;
-        float maximum = sink != nullptr ? sink[head] : -INFINITY;
-        for (int s = 0; s < splits; ++s) maximum = fmaxf(maximum, __ldcg(maxima + s * size));
-        float sum = sink != nullptr ? power_of_2(sink[head] - maximum) : 0.0f, o = 0;
-#pragma unroll 4
-        for (int s = 0; s < splits; ++s) {
-            const float weight = power_of_2(__ldcg(maxima + s * size) - maximum);
-            sum += weight * __ldcg(maxima + s * size + heads_max);
-            o += weight * __ldcg(partial + s * size + head * width + d);
-        }
-        store_from_float(a.call.o, a.call.o_type, (first_head + head) * width + d, o / sum);
-    }
-}
-
 // Grid: splits, head chunks, rows.
 template <typename Element, int width, int head_tiles>
 __global__ void __launch_bounds__(decode_threads)
@@ -109,7 +66,8 @@ __global__ void __launch_bounds__(decode_threads)
     const int kv_head = static_cast<int>(blockIdx.y) / chunks_per_kv_head;
     const int head_in_group = static_cast<int>(blockIdx.y) % chunks_per_kv_head * heads_max;
     const int heads = min(heads_max, group - head_in_group);
-    const auto [row, sequence] = row_of_block(a);
+    const auto [row, sequence] =
+        decoding_row(call.rows, static_cast<int32_t>(blockIdx.z), a.plan.takes_all_rows);
     const int64_t first_head =
         static_cast<int64_t>(row) * call.heads + kv_head * group + head_in_group; // of all rows
     if (sequence < 0) {
@@ -130,8 +88,7 @@ __global__ void __launch_bounds__(decode_threads)
         return;
     }
     const int splits_there = static_cast<int>(gridDim.x);
-    int split_places = max((count + splits_there - 1) / splits_there, split_places_min);
-    split_places = (split_places + block_places - 1) / block_places * block_places;
+    const int split_places = places_of_split(count, splits_there, block_places, split_places_min);
     const int splits = (count + split_places - 1) / split_places; // with work
     const int split = static_cast<int>(blockIdx.x);
     if (split >= splits) return;
@@ -320,7 +277,7 @@ __global__ void __launch_bounds__(decode_threads)
         }
         return;
     }
-    constexpr int size = partial_size<width, head_tiles>;
+    constexpr int size = split_floats<heads_max, width>;
     const int64_t unit = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
     float* partials = a.partial + unit * splits_there * size;
     float* partial = partials + static_cast<int64_t>(split) * size;
@@ -330,17 +287,12 @@ __global__ void __launch_bounds__(decode_threads)
         partial[heads_max * width + thread] = room.block_maximum[thread];
         partial[heads_max * (width + 1) + thread] = room.block_sum[thread];
     }
-    __threadfence();
-    __syncthreads();
-    if (thread == 0) {
-        room.is_last = atomicAdd(a.counters + unit, 1) == splits - 1;
-        if (room.is_last) a.counters[unit] = 0; // for the next launch
-    }
-    __syncthreads();
-    if (!room.is_last) return;
-    __threadfence();
-    combine_splits<width, head_tiles>(a, partials, splits, first_head, heads,
-                                      has_sinks ? sinks : nullptr);
+    if (!is_last_split(a.counters + unit, splits, room.is_last)) return;
+    combine_splits<heads_max, width>(
+        partials, splits, heads, decode_threads, has_sinks ? sinks : nullptr,
+        [&](int head, int d, float value) {
+            store_from_float(call.o, call.o_type, (first_head + head) * width + d, value);
+        });
 }
 
 bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }

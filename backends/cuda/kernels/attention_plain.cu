@@ -6,6 +6,8 @@ namespace sluice::cuda {
 
 namespace {
 
+// Element: of keys and values, or void where only the call knows.
+template <typename Element>
 struct grouped_cache {
     const void* keys;
     const void* values;
@@ -18,15 +20,23 @@ struct grouped_cache {
 
     __device__ float key(int32_t slot, int d) const {
         const int64_t head = static_cast<int64_t>(slot) * kv_heads + kv_head;
-        return load_as_float(keys, key_type, head * key_width + d);
+        return element(keys, key_type, head * key_width + d);
     }
     __device__ float value(int32_t slot, int d) const {
         const int64_t head = static_cast<int64_t>(slot) * kv_heads + kv_head;
-        return load_as_float(values, value_type, head * value_width + d);
+        return element(values, value_type, head * value_width + d);
+    }
+
+    static __device__ float element(const void* part, uint32_t type, int64_t at) {
+        if constexpr (std::is_void_v<Element>)
+            return load_as_float(part, type, at);
+        else
+            return to_float(static_cast<const Element*>(part)[at]);
     }
 };
 
 // Block: one row and head.
+template <typename Element>
 __global__ void __launch_bounds__(plain_threads) attention_plain_kernel(attention_call call) {
     extern __shared__ float attention_plain_room[];
     __shared__ plain_tile_room room;
@@ -45,10 +55,10 @@ __global__ void __launch_bounds__(plain_threads) attention_plain_kernel(attentio
     }
     for (int d = thread; d < call.key_width; d += plain_threads)
         q[d] = load_as_float(call.q, call.q_type, at * call.key_width + d);
-    const grouped_cache cache = {call.keys,      call.values,
-                                 call.key_type,  call.value_type,
-                                 call.kv_heads,  head / (call.heads / call.kv_heads),
-                                 call.key_width, call.value_width};
+    const grouped_cache<Element> cache = {call.keys,      call.values,
+                                          call.key_type,  call.value_type,
+                                          call.kv_heads,  head / (call.heads / call.kv_heads),
+                                          call.key_width, call.value_width};
     float sink = 0;
     if (call.sinks != nullptr) sink = load_as_float(call.sinks, call.sinks_type, head);
     attend_plainly(cache, call.rows, table, places, call.scale, call.softcap,
@@ -63,7 +73,13 @@ void launch_attention_plain(const attention_call& call, cudaStream_t stream) {
     const int64_t blocks = static_cast<int64_t>(call.rows.rows) * call.heads;
     if (blocks == 0) return;
     const int shared = (call.key_width + call.value_width) * static_cast<int>(sizeof(float));
-    attention_plain_kernel<<<static_cast<unsigned>(blocks), plain_threads, shared, stream>>>(call);
+    auto kernel = attention_plain_kernel<void>;
+    if (call.key_type == call.value_type) {
+        if (call.key_type == SLUICE_F32) kernel = attention_plain_kernel<float>;
+        if (call.key_type == SLUICE_BF16) kernel = attention_plain_kernel<__nv_bfloat16>;
+        if (call.key_type == SLUICE_F16) kernel = attention_plain_kernel<__half>;
+    }
+    kernel<<<static_cast<unsigned>(blocks), plain_threads, shared, stream>>>(call);
     check(cudaGetLastError(), "launching attention");
 }
 

@@ -42,32 +42,12 @@ struct prefill_arguments {
     int32_t tiles;       // at most
 };
 
-// Which rows a block works for: tokens [begin, end) of the step.
 struct prefill_room {
-    int32_t sequence;
-    int32_t begin;
-    int32_t end;
+    tile_of_rows tile;
     // Places that any of the rows attends to, and those that all do.
     int32_t any_begin, any_end;
     int32_t all_begin, all_end;
 };
-
-// Sequence s owns the tiles from query_start[s] / tile_tokens + s on, of which there are always
-// enough: the sum of the parts, each rounded up, is at most one more each.
-__device__ __forceinline__ void find_rows(const prefill_arguments& a, int32_t tile,
-                                          prefill_room& room) {
-    const attended_rows& rows = a.call.rows;
-    for (int32_t s = static_cast<int32_t>(threadIdx.x); s < rows.sequences; s += prefill_threads) {
-        const int32_t begin = __ldg(rows.query_start + s), end = __ldg(rows.query_start + s + 1);
-        const int32_t first = begin + (tile - begin / a.tile_tokens - s) * a.tile_tokens;
-        const bool is_decoded = s < a.decode_rows && begin == s && end == s + 1;
-        if (first >= begin && first < end && !is_decoded) {
-            room.sequence = s;
-            room.begin = first;
-            room.end = min(first + a.tile_tokens, end);
-        }
-    }
-}
 
 template <typename Element, int width, int row_tiles>
 __global__ void __launch_bounds__(prefill_threads)
@@ -99,16 +79,16 @@ __global__ void __launch_bounds__(prefill_threads)
             store_from_float(call.o, call.o_type,
                              static_cast<int64_t>(row) * call.heads * width + i, 0.0f);
 
-    if (thread == 0) room = {-1, 0, 0, INT32_MAX, 0, 0, INT32_MAX};
+    if (thread == 0) room = {{-1, 0, 0}, INT32_MAX, 0, 0, INT32_MAX};
     __syncthreads();
-    find_rows(a, tile, room);
+    find_tile(rows, a.decode_rows, a.tile_tokens, tile, prefill_threads, room.tile);
     __syncthreads();
-    if (room.sequence < 0) return;
-    const int32_t first_row = room.begin;
-    const int row_count = (room.end - room.begin) * group; // of the block's tile
-    const int32_t length = __ldg(rows.kv_length + room.sequence);
+    if (room.tile.sequence < 0) return;
+    const int32_t first_row = room.tile.begin;
+    const int row_count = (room.tile.end - room.tile.begin) * group; // of the block's tile
+    const int32_t length = __ldg(rows.kv_length + room.tile.sequence);
     const int32_t* table =
-        rows.block_table + static_cast<int64_t>(room.sequence) * rows.block_columns;
+        rows.block_table + static_cast<int64_t>(room.tile.sequence) * rows.block_columns;
     if (thread < shape::rows) {
         place_range places = {0, 0};
         if (thread < row_count) {
@@ -122,7 +102,7 @@ __global__ void __launch_bounds__(prefill_threads)
         }
         row_places[thread] = places;
     }
-    // The heads of a group follow each other, so that a tile's queries are one run.
+    // Row m of the tile among the heads of all rows of the step.
     const int64_t tile_first = static_cast<int64_t>(first_row) * call.heads + kv_head * group;
     const auto head_row = [&](int m) {
         return tile_first + static_cast<int64_t>(m / group) * call.heads + m % group;
@@ -186,6 +166,10 @@ __global__ void __launch_bounds__(prefill_threads)
         write_slots(first, 0);
         __syncthreads();
         copy_tile(keys, call.keys, 0);
+    } else { // the queries' memory is written again below
+        copy_commit();
+        copy_wait<0>();
+        __syncthreads();
     }
     for (int turn = 0; first < any_end; first += tile_places, turn ^= 1) {
         copy_wait<0>();
@@ -296,8 +280,6 @@ __global__ void __launch_bounds__(prefill_threads)
             }
         }
     }
-    copy_wait<0>(); // the queries, where there was no place
-
     constexpr bool is_bfloat16 = std::is_same_v<Element, __nv_bfloat16>;
     const bool is_same_type = call.o_type == (is_bfloat16 ? SLUICE_BF16 : SLUICE_F16);
 #pragma unroll
@@ -345,7 +327,7 @@ void launch(const attention_call& call, int32_t decode_rows, cudaStream_t stream
     using shape = prefill_shape<width, row_tiles>;
     prefill_arguments a{call, decode_rows, 0, 0};
     a.tile_tokens = shape::rows / (call.heads / call.kv_heads);
-    a.tiles = call.rows.rows / a.tile_tokens + call.rows.sequences;
+    a.tiles = tiles_at_most(call.rows.rows, call.rows.sequences, a.tile_tokens);
     const auto kernel = attention_prefill_kernel<Element, width, row_tiles>;
     constexpr int shared = shape::shared_bytes;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),

@@ -30,8 +30,47 @@ struct mla_attention_call {
 
 // Any types and widths. `is_expanded`: keys and values of each head are computed from the latents,
 // place by place; otherwise queries are taken to the latents' space and outputs back from it.
-inline constexpr int32_t mla_plain_widths_max = 11000; // nope + rope + 2 latent
+inline constexpr int32_t mla_plain_widths_max = 11000; // 2 nope + rope + 2 latent + value_width
 void launch_mla_attention_plain(const mla_attention_call& call, bool is_expanded,
                                 cudaStream_t stream);
+
+// ---- By the matrix units: the absorbed form ----
+
+// Three launches: q' = W_uk^T q_nope into `latent_rows`, attention in the latents' space, whose
+// result takes the place of q' there, and o = W_uv of that.
+
+// Whether they can run it: queries, cache and matrices of one half type, on addresses that are
+// multiples of 16 bytes, latents of 512 and rotated keys of 64 elements, nope and value_width
+// multiples of 64, up to 64 heads or a multiple of 64, a scale above zero. The rows must be in the
+// order of the batch.
+bool fits_mla_attention_matrix(const mla_attention_call& call);
+
+struct mla_attention_plan {
+    attention_decode_plan decode;   // of single rows
+    uint64_t latent_rows_bytes = 0; // [rows, heads, latent] of q's type
+};
+mla_attention_plan plan_mla_attention(const mla_attention_call& call, int64_t context_max,
+                                      int multiprocessor_count);
+// partial, counters: as in attention_decode_plan.
+void launch_mla_attention_matrix(const mla_attention_call& call, const mla_attention_plan& plan,
+                                 void* latent_rows, float* partial, int32_t* counters,
+                                 cudaStream_t stream);
+
+// y[row, head, j] = sum over k of x[row, head, k] w[head, j, k], for x [rows, heads, inner] of a
+// half type, which w's is too, and y [rows, heads, outer] of any float type. is_transposed: the sum
+// is of w [head, k, j]. inner and outer are multiples of 64.
+struct head_product_call {
+    const void* x = nullptr;
+    const void* w = nullptr;
+    void* y = nullptr;
+    uint32_t x_type = 0;
+    uint32_t y_type = 0;
+    int32_t rows = 0;
+    int32_t heads = 0;
+    int32_t inner = 0;
+    int32_t outer = 0;
+    bool is_transposed = false;
+};
+void launch_head_product(const head_product_call& call, cudaStream_t stream);
 
 } // namespace sluice::cuda

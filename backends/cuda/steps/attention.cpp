@@ -127,7 +127,7 @@ weight_view matrices_of(const device_weight& weight) {
 class mla_attention_step final : public step {
   public:
     mla_attention_step(bound& owner, const plugin::operation& operation)
-        : form_(operation.as<sluice_mla_attention_attributes>().form) {
+        : owner_(owner), form_(operation.as<sluice_mla_attention_attributes>().form) {
         const uint32_t state_number = owner.source().values[operation.inputs[2]].state;
         const sluice_state& state = owner.source().states[state_number];
         const tensor_view q_nope = owner.view(operation.inputs[0]);
@@ -152,15 +152,45 @@ class mla_attention_step final : public step {
         call_.latent = small(state.part_width[0]);
         call_.value_width = small(o.shape[2]);
         call_.scale = operation.as<sluice_mla_attention_attributes>().scale;
+        uses_matrix_units_ = form_ != SLUICE_MLA_FORM_EXPANDED
+                             && is_in_batch_order(owner, operation, 5)
+                             && fits_mla_attention_matrix(call_);
+        if (!uses_matrix_units_) {
+            if (2 * call_.nope + call_.rope + 2 * call_.latent + call_.value_width
+                > mla_plain_widths_max)
+                plugin::fail(SLUICE_UNSUPPORTED, "operation '", operation.name, "': latents of ",
+                             call_.latent, " elements are too wide");
+            return;
+        }
+        plan_ = plan_mla_attention(call_, owner.context_max(),
+                                   owner.card().properties().multiprocessor_count);
+        counters_ = zeroed_counters(owner.card(), plan_.decode.counters);
+    }
+
+    uint64_t scratch_bytes() const override {
+        return uses_matrix_units_ ? partial_offset() + plan_.decode.partial_floats * sizeof(float)
+                                  : 0;
     }
 
     void launch(cudaStream_t stream) override {
-        launch_mla_attention_plain(call_, form_ == SLUICE_MLA_FORM_EXPANDED, stream);
+        if (!uses_matrix_units_)
+            return launch_mla_attention_plain(call_, form_ == SLUICE_MLA_FORM_EXPANDED, stream);
+        std::byte* scratch = owner_.scratch();
+        launch_mla_attention_matrix(call_, plan_, scratch,
+                                    reinterpret_cast<float*>(scratch + partial_offset()),
+                                    counters_.as<int32_t>(), stream);
     }
 
   private:
+    // The latents' rows come first.
+    uint64_t partial_offset() const { return (plan_.latent_rows_bytes + 255) / 256 * 256; }
+
+    const bound& owner_;
     uint32_t form_;
     mla_attention_call call_;
+    bool uses_matrix_units_ = false;
+    mla_attention_plan plan_;
+    device_memory counters_;
 };
 
 } // namespace
@@ -173,7 +203,9 @@ std::string claim_attention(const plugin::operation& operation, const value_read
          {operation.inputs[0], operation.inputs[is_mla ? 1 : 0], operation.outputs[0]})
         if (!is_float_type(values(number).type))
             plugin::fail(SLUICE_UNSUPPORTED, "activations must be float32, bfloat16 or float16");
-    return is_mla ? "mla_attention" : "attention";
+    if (!is_half_type(values(operation.inputs[0]).type))
+        return is_mla ? "mla_attention, plain" : "attention, plain";
+    return is_mla ? "mla_attention, absorbed" : "attention, split for one row, tiled for many";
 }
 
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation) {
