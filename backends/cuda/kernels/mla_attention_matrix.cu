@@ -9,7 +9,7 @@
 #include "attention_matrix.cuh"
 #include "mla_attention.hpp"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 #include "attention_matrix.cuh"
 #include "mla_attention.hpp"
 
-#include "../device.hpp"
+#include "../errors.hpp"
 
 namespace sluice::cuda {
 
