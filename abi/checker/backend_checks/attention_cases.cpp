@@ -139,12 +139,14 @@ operation_case kv_write(draw& with) {
     return two_steps(with, to.finish({first, second}), {parts[0], parts[1]}, tokens_per_block);
 }
 
-operation_case attention(draw& with) {
-    const uint32_t tokens_per_block = draw_block_size(with);
-    const int64_t kv_heads = with.between(1, 3);
-    const int64_t heads = kv_heads * with.between(1, 4);
-    const int64_t key_width = with.between(1, 48);
-    const int64_t value_width = with.coin() ? key_width : with.between(1, 48);
+struct attention_sizes {
+    uint32_t tokens_per_block;
+    int64_t kv_heads, group, key_width, value_width;
+};
+
+operation_case attention_of(draw& with, const attention_sizes& sizes) {
+    const auto [tokens_per_block, kv_heads, group, key_width, value_width] = sizes;
+    const int64_t heads = kv_heads * group;
     case_builder to(with, 1, false);
     auto& program = to.program();
     const value_number state = program.state(paged({static_cast<uint32_t>(kv_heads * key_width),
@@ -166,13 +168,31 @@ operation_case attention(draw& with) {
     return two_steps(with, to.finish({o}), {q, parts[0], parts[1]}, tokens_per_block);
 }
 
-operation_case mla_attention(draw& with) {
+operation_case attention(draw& with) {
     const uint32_t tokens_per_block = draw_block_size(with);
-    const int64_t heads = with.between(1, 5);
-    const int64_t nope = 8 * with.between(1, 4);
-    const int64_t rope = with.between(1, 20);
-    const int64_t rank = 8 * with.between(1, 8);
-    const int64_t value_width = 8 * with.between(1, 4);
+    const int64_t kv_heads = with.between(1, 3), group = with.between(1, 4);
+    const int64_t key_width = with.between(1, 48);
+    const int64_t value_width = with.coin() ? key_width : with.between(1, 48);
+    return attention_of(with, {tokens_per_block, kv_heads, group, key_width, value_width});
+}
+
+// Of heads as models have them, which backends have their fastest kernels for, and contexts long
+// enough to be cut.
+constexpr uint32_t long_block = 40;
+
+operation_case attention_of_models(draw& with) {
+    constexpr int64_t widths[] = {64, 96, 128, 256};
+    const int64_t width = widths[with.between(0, 3)];
+    return attention_of(with, {long_block, with.between(1, 2), with.between(1, 9), width, width});
+}
+
+struct mla_attention_sizes {
+    uint32_t tokens_per_block;
+    int64_t heads, nope, rope, rank, value_width;
+};
+
+operation_case mla_attention_of(draw& with, const mla_attention_sizes& sizes) {
+    const auto [tokens_per_block, heads, nope, rope, rank, value_width] = sizes;
     case_builder to(with, 1, false);
     auto& program = to.program();
     const value_number state = program.state(paged(
@@ -195,12 +215,29 @@ operation_case mla_attention(draw& with) {
     return two_steps(with, to.finish({o}), {q_nope, q_pe, parts[0], parts[1]}, tokens_per_block);
 }
 
+operation_case mla_attention(draw& with) {
+    const uint32_t tokens_per_block = draw_block_size(with);
+    const int64_t heads = with.between(1, 5), nope = 8 * with.between(1, 4);
+    const int64_t rope = with.between(1, 20), rank = 8 * with.between(1, 8);
+    return mla_attention_of(with,
+                            {tokens_per_block, heads, nope, rope, rank, 8 * with.between(1, 4)});
+}
+
+// DeepSeek-V2-Lite's, once with all heads.
+operation_case mla_attention_of_models(draw& with) {
+    const int64_t heads = with.number == 0 ? 16 : with.between(1, 3);
+    return mla_attention_of(with, {long_block / 2, heads, 128, 64, 512, 128});
+}
+
 } // namespace
 
 std::vector<generator> attention_generators() {
-    return {{SLUICE_OP_KV_WRITE, "kv_write and kv_gather", false, true, kv_write},
-            {SLUICE_OP_ATTENTION, "attention", false, true, attention},
-            {SLUICE_OP_MLA_ATTENTION, "mla_attention", true, true, mla_attention}};
+    return {
+        {SLUICE_OP_KV_WRITE, "kv_write and kv_gather", false, true, kv_write},
+        {SLUICE_OP_ATTENTION, "attention", false, true, attention},
+        {SLUICE_OP_ATTENTION, "attention of models", false, true, attention_of_models},
+        {SLUICE_OP_MLA_ATTENTION, "mla_attention", true, true, mla_attention},
+        {SLUICE_OP_MLA_ATTENTION, "mla_attention of models", false, true, mla_attention_of_models}};
 }
 
 } // namespace sluice::checker

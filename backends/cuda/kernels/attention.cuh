@@ -89,24 +89,48 @@ __host__ __device__ constexpr int32_t tiles_at_most(int32_t rows, int32_t sequen
 template <int rows, int width>
 constexpr int split_floats = rows*(width + 2);
 
-// Adds up what the splits left, in their order, and calls store(row, d, value).
+// Adds up what the splits left, in their order, and calls store(row, d, value). `threads`, a multiple
+// of 32, are all of the block. The splits' weights take the place of their maxima.
 template <int rows_max, int width, typename Store>
-__device__ void combine_splits(const float* partial, int splits, int rows, int threads,
+__device__ void combine_splits(float* partial, int splits, int rows, int threads,
                                const float* sinks, Store&& store) {
     constexpr int size = split_floats<rows_max, width>;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += threads) {
-        const int row = i / width, d = i % width;
-        const float* maxima = partial + rows_max * width + row;
+    static_assert(width % 4 == 0 && size % 4 == 0);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += threads / 32) {
+        float* maxima = partial + rows_max * width + row;
         float maximum = sinks != nullptr ? sinks[row] : -INFINITY;
-        for (int s = 0; s < splits; ++s) maximum = fmaxf(maximum, __ldcg(maxima + s * size));
-        float sum = sinks != nullptr ? exp2f(sinks[row] - maximum) : 0.0f, o = 0;
-#pragma unroll 4
+        for (int s = lane; s < splits; s += 32)
+            maximum = fmaxf(maximum, __ldcg(maxima + s * size));
+        for (int step = 16; step > 0; step /= 2)
+            maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, step));
+        float sum = 0;
+        for (int s = lane; s < splits; s += 32)
+            sum += exp2f(__ldcg(maxima + s * size) - maximum)
+                   * __ldcg(maxima + s * size + rows_max);
+        for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+        if (sinks != nullptr) sum += exp2f(sinks[row] - maximum);
+        for (int s = lane; s < splits; s += 32)
+            __stcg(maxima + s * size, exp2f(__ldcg(maxima + s * size) - maximum) / sum);
+    }
+    __syncthreads();
+    for (int i = 4 * static_cast<int>(threadIdx.x); i < rows * width; i += 4 * threads) {
+        const int row = i / width, d = i % width;
+        const float* weights = partial + rows_max * width + row;
+        float4 o{0, 0, 0, 0};
+#pragma unroll 8
         for (int s = 0; s < splits; ++s) {
-            const float weight = exp2f(__ldcg(maxima + s * size) - maximum);
-            sum += weight * __ldcg(maxima + s * size + rows_max);
-            o += weight * __ldcg(partial + s * size + row * width + d);
+            const float weight = __ldcg(weights + s * size);
+            const float4 part = __ldcg(reinterpret_cast<const float4*>(partial + s * size + i));
+            o.x += weight * part.x;
+            o.y += weight * part.y;
+            o.z += weight * part.z;
+            o.w += weight * part.w;
         }
-        store(row, d, o / sum);
+        store(row, d, o.x);
+        store(row, d + 1, o.y);
+        store(row, d + 2, o.z);
+        store(row, d + 3, o.w);
     }
 }
 
