@@ -1,6 +1,7 @@
 #include "engine/sampler.hpp"
 
 #include "base/error.hpp"
+#include "engine/row_statistics.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -161,24 +162,23 @@ int32_t sampler::draw(double uniform) const {
 
 sampled_token sampler::sample(std::span<const float> logits, const sampling_parameters& parameters,
                               const token_set& occurred, uint64_t position) {
-    penalise(logits, parameters, occurred);
+    const largest_logit largest = find_largest(logits);
     sampled_token chosen;
-    if (parameters.temperature == 0) {
-        chosen.token = int32_t(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
+    if (parameters.temperature == 0 && parameters.repetition_penalty == 1.0
+        && largest.value != minus_infinity) {
+        chosen.token = int32_t(largest.token);
     } else {
-        collect(parameters);
-        chosen.token = draw(uniform_at(parameters.seed, position));
-    }
-    float largest = minus_infinity;
-    for (const float logit : logits) {
-        if (std::isfinite(logit)) largest = std::max(largest, logit);
-    }
-    double sum = 0;
-    for (const float logit : logits) {
-        if (std::isfinite(logit)) sum += std::exp(double(logit) - double(largest));
+        penalise(logits, parameters, occurred);
+        if (parameters.temperature == 0) {
+            chosen.token = int32_t(find_largest(scores_).token);
+        } else {
+            collect(parameters);
+            chosen.token = draw(uniform_at(parameters.seed, position));
+        }
     }
     chosen.log_probability =
-        float(double(logits[size_t(chosen.token)]) - double(largest) - std::log(sum));
+        float(double(logits[size_t(chosen.token)]) - double(largest.value)
+              - std::log(sum_of_exponentials(logits, largest.value)));
     return chosen;
 }
 

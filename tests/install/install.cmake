@@ -29,7 +29,7 @@ if(NOT plugins)
     message(FATAL_ERROR "expected plugins in lib/sluice/plugins, found none")
 endif()
 
-run_step("listing the installed plugins" ${prefix}/bin/sluice plugins)
+run_step("listing the installed plugins" ${prefix}/bin/sluice plugins --explain)
 foreach(plugin ${plugins})
     string(REGEX REPLACE "\\.so$" "" id ${plugin})
     if(NOT EXISTS ${prefix}/lib/sluice/plugins/${id}.toml)

@@ -3,6 +3,7 @@
 #include "generators.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace sluice::checker {
@@ -208,8 +209,10 @@ operation_case mla_attention_of(draw& with, const mla_attention_sizes& sizes) {
     attributes.scale = 0.2F;
     attributes.form = static_cast<uint32_t>(with.between(0, 2));
     const value_number written = program.kv_write("written", state, parts);
-    const value_number key_up = to.weight({heads, nope, rank}, 0.2F);
-    const value_number value_up = to.weight({heads, value_width, rank}, 0.2F);
+    // Sums over the rank stay of the size of what is summed.
+    const float deviation = std::min(0.2F, 1.0F / std::sqrt(static_cast<float>(rank)));
+    const value_number key_up = to.weight({heads, nope, rank}, deviation);
+    const value_number value_up = to.weight({heads, value_width, rank}, deviation);
     const value_number o =
         program.mla_attention("o", q_nope, q_pe, written, key_up, value_up, attributes, with.type);
     return two_steps(with, to.finish({o}), {q_nope, q_pe, parts[0], parts[1]}, tokens_per_block);

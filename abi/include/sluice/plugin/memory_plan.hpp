@@ -1,5 +1,5 @@
-// Where the values of a step lie: the tensor view that kernels get, and the plan of one arena for the
-// intermediate values. For backends in host memory and on devices alike.
+// Where the values of a step lie: the tensor view that kernels get, and the plan of one arena for
+// the intermediate values. For backends in host memory and on devices alike.
 #pragma once
 
 #include <sluice/plugin/program.hpp>
