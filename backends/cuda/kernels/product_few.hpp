@@ -54,7 +54,9 @@ bool fits_product_few(const few_call& call);
 void launch_product_few(const few_call& call, cudaStream_t stream);
 
 // The router's product and the routing in one launch: the block that ends last routes. few.product
-// is dense, of float weights, without gating, with y float32: the logits, which route.logits names.
+// is dense, of float weights of up to few_norm_columns columns, without gating, with y float32: the
+// logits, which route.logits names. Experts are spread over many blocks, and all that a warp reads
+// of its expert's row is on the way before x is there.
 // `ticket`: one number that is 0 before the first launch, and again after each.
 bool fits_router_few(const few_call& few, const route_call& route);
 void launch_router_few(const few_call& few, const route_call& route, int32_t* ticket,
