@@ -27,6 +27,15 @@ struct few_norm {
 inline constexpr int few_norm_rows = 8;
 inline constexpr int64_t few_norm_columns = 8192; // half as many where gate and up are two streams
 
+// One more product of the same x: its weight is of the same form and has as many columns.
+struct few_part {
+    weight_view weight;
+    const float* bias = nullptr; // [rows of weight], or NULL
+    void* y = nullptr;           // [places, rows of weight]
+    uint32_t y_type = 0;
+};
+inline constexpr int few_parts_more = 2;
+
 // Which rows a matrix multiplies:
 //   dense      product.offset and index are NULL: one matrix, places 0 to places - 1.
 //   by choice  index is given: place c is a choice. It multiplies row c / choice_count of x by the
@@ -36,7 +45,9 @@ inline constexpr int64_t few_norm_columns = 8192; // half as many where gate and
 //              are not written.
 struct few_call {
     product_call product;
-    few_norm norm;                  // dense, up to few_norm_rows rows
+    few_norm norm;                 // dense, up to few_norm_rows rows
+    few_part more[few_parts_more]; // behind a norm, without gating
+    int32_t more_count = 0;
     const int32_t* index = nullptr; // [places]
     int32_t choice_count = 1;
     const int32_t* map = nullptr; // [map_size], or NULL
