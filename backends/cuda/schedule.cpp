@@ -1,5 +1,7 @@
 #include "schedule.hpp"
 
+#include "kernels/product_few.hpp"
+
 namespace sluice::cuda {
 
 namespace {
@@ -29,9 +31,13 @@ class uses {
     }
 
     // Whether all that the group writes, but for `results`, is read in the group alone, and what
-    // reads the results comes after the group.
+    // reads the results comes after the place where the group runs: that of its last operation.
     bool is_closed(const std::vector<uint32_t>& group, const std::vector<uint32_t>& results) const {
-        const uint32_t last = *std::max_element(group.begin(), group.end());
+        return is_closed(group, results, *std::max_element(group.begin(), group.end()));
+    }
+    // The same where the group runs at the place of operation `last`.
+    bool is_closed(const std::vector<uint32_t>& group, const std::vector<uint32_t>& results,
+                   uint32_t last) const {
         for (const uint32_t member : group)
             for (const uint32_t value : program_.operations[member].outputs) {
                 if (value == SLUICE_VALUE_NONE) continue;
@@ -140,18 +146,23 @@ find_head_input(const plugin::program& program, const uses& known, const plugin:
     return group;
 }
 
+// A linear without a bias that reads `x`.
+bool is_linear_of(const plugin::operation& operation, uint32_t x) {
+    return operation.kind == SLUICE_OP_LINEAR && operation.inputs[0] == x
+           && !operation.has_input(2);
+}
+
 std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& program,
                                                          const uses& known,
                                                          const plugin::operation& norm) {
     if (norm.kind != SLUICE_OP_RMS_NORM || norm.as<sluice_rms_norm_attributes>().group_width != 0
         || norm.number + 1 >= program.operations.size())
         return std::nullopt;
+    const uint32_t x = norm.outputs[0];
     const auto& linear = program.operations[norm.number + 1];
-    if (linear.kind != SLUICE_OP_LINEAR || linear.inputs[0] != norm.outputs[0]
-        || linear.has_input(2))
-        return std::nullopt;
+    if (!is_linear_of(linear, x)) return std::nullopt;
     std::vector<uint32_t> group{norm.number, linear.number};
-    std::vector<uint32_t> results{norm.outputs[0], linear.outputs[0]};
+    std::vector<uint32_t> results{x, linear.outputs[0]};
     if (norm.has_output(1)) results.push_back(norm.outputs[1]);
     if (linear.number + 1 < program.operations.size()) {
         const auto& route = program.operations[linear.number + 1];
@@ -159,9 +170,19 @@ std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& 
             group.push_back(route.number);
             for (const uint32_t value : route.outputs)
                 if (value != SLUICE_VALUE_NONE) results.push_back(value);
+            if (!known.is_closed(group, results)) return std::nullopt;
+            return group;
         }
     }
-    if (!known.is_closed(group, results)) return std::nullopt;
+    for (const uint32_t reader : known.readers(x)) {
+        const auto& other = program.operations[reader];
+        if (reader == linear.number || !is_linear_of(other, x)
+            || group.size() == 2 + few_parts_more)
+            continue;
+        group.push_back(reader);
+        results.push_back(other.outputs[0]);
+    }
+    if (!known.is_closed(group, results, linear.number)) return std::nullopt;
     return group;
 }
 
@@ -170,7 +191,7 @@ std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& 
 plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
     if (!fuses) return plugin::in_program_order(program);
     const uses known(program);
-    std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by last operation
+    std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by where it runs
     std::vector<bool> taken(program.operations.size());
     for (const auto& operation : program.operations)
         for (const auto find : {find_attention_input, find_head_input, find_normed_product}) {
@@ -179,7 +200,9 @@ plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
             if (std::any_of(group->begin(), group->end(), [&](uint32_t m) { return taken[m]; }))
                 continue;
             for (const uint32_t member : *group) taken[member] = true;
-            group_at[group->back()] = *group;
+            const bool is_product = find == find_normed_product;
+            const bool has_route = program.operations[group->back()].kind == SLUICE_OP_ROUTE;
+            group_at[is_product && !has_route ? (*group)[1] : group->back()] = *group;
         }
     plugin::schedule order;
     for (const auto& operation : program.operations) {
@@ -240,10 +263,10 @@ std::optional<normed_product> read_normed_product(const plugin::program& program
     for (const uint32_t member : group) {
         const auto& operation = program.operations[member];
         if (operation.kind == SLUICE_OP_RMS_NORM) found.norm = &operation;
-        if (operation.kind == SLUICE_OP_LINEAR) found.linear = &operation;
+        if (operation.kind == SLUICE_OP_LINEAR) found.linears.push_back(&operation);
         if (operation.kind == SLUICE_OP_ROUTE) found.route = &operation;
     }
-    if (found.norm == nullptr || found.linear == nullptr) return std::nullopt;
+    if (found.norm == nullptr || found.linears.empty()) return std::nullopt;
     return found;
 }
 

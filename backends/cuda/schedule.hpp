@@ -7,14 +7,16 @@ namespace sluice::cuda {
 
 namespace plugin = sluice::plugin;
 
-// The groups of `program` in the order in which they run, each at the place of its last operation.
-// With `fuses` false every operation is a group of its own. Groups that are found:
+// The groups of `program` in the order in which they run. With `fuses` false every operation is a
+// group of its own. Groups that are found:
 //   attention input  [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes
 //                    between them
 //   head input       gather_rows of the stream and of its addend, and the norm over both
 //   normed product   rms_norm over whole rows and the linear right after it that reads it; where
-//   that
-//                    linear is the router, also its route
+//                    that linear is the router, also its route, else up to few_parts_more later
+//                    linears that read the same rows
+// Each runs at the place of its last operation, but a normed product at that of its first linear:
+// the later ones need nothing else.
 plugin::schedule make_schedule(const plugin::program& program, bool fuses);
 
 // What make_schedule found an attention input to be made of: value numbers.
@@ -40,8 +42,8 @@ std::optional<head_input> read_head_input(const plugin::program& program,
 
 struct normed_product {
     const plugin::operation* norm = nullptr;
-    const plugin::operation* linear = nullptr;
-    const plugin::operation* route = nullptr; // or NULL
+    std::vector<const plugin::operation*> linears; // in the order of the program
+    const plugin::operation* route = nullptr;      // or NULL
 };
 std::optional<normed_product> read_normed_product(const plugin::program& program,
                                                   const std::vector<uint32_t>& group);

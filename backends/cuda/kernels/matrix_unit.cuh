@@ -59,6 +59,21 @@ __device__ __forceinline__ uint32_t load_short(const void* from) {
     asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(to) : "l"(from));
     return to;
 }
+// What kernels write, where the source says; the second one past the first cache, for what other
+// blocks of the same grid wrote.
+__device__ __forceinline__ uint4 load_now(const void* from) {
+    uint4 to;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+                 : "l"(from)
+                 : "memory");
+    return to;
+}
+__device__ __forceinline__ uint32_t load_fresh(const void* from) {
+    uint32_t to;
+    asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(to) : "l"(from) : "memory");
+    return to;
+}
 
 // (bits & mask) | magic in one instruction.
 __device__ __forceinline__ uint32_t and_or(uint32_t bits, uint32_t mask, uint32_t magic) {

@@ -35,10 +35,25 @@ bool fits_weight(const weight_view& w, uint32_t x_type) {
            || (w.storage == weight_storage::int8 && w.scale_type == SLUICE_F32);
 }
 
-bool is_alike(const weight_view& a, const weight_view& b) {
+bool has_same_form(const weight_view& a, const weight_view& b) {
     return a.storage == b.storage && a.group_columns == b.group_columns
            && a.scale_type == b.scale_type && (a.zeros == nullptr) == (b.zeros == nullptr)
-           && a.rows == b.rows && a.columns == b.columns && a.matrices == b.matrices;
+           && a.columns == b.columns && a.matrices == b.matrices;
+}
+bool is_alike(const weight_view& a, const weight_view& b) {
+    return has_same_form(a, b) && a.rows == b.rows;
+}
+
+bool fits_more(const few_call& call) {
+    if (call.more_count == 0) return true;
+    if (call.norm.residual == nullptr || call.product.gate.gates
+        || call.more_count > few_parts_more)
+        return false;
+    return std::all_of(call.more, call.more + call.more_count, [&](const few_part& part) {
+        return fits_weight(part.weight, call.product.x_type)
+               && has_same_form(part.weight, call.product.weight)
+               && (is_half(part.y_type) || part.y_type == SLUICE_F32);
+    });
 }
 
 } // namespace
@@ -63,6 +78,7 @@ bool fits_product_few(const few_call& call) {
             || call.index != nullptr || product.offset != nullptr || product.row != nullptr
             || product.input_scale != nullptr))
         return false;
+    if (!fits_more(call)) return false;
     if (!product.gate.gates) return true;
     if (product.gate.gate_layout == SLUICE_GATE_SPLIT) return is_alike(product.weight, product.up);
     return product.gate.gate_layout == SLUICE_GATE_INTERLEAVED || product.weight.rows % 32 == 0;
@@ -83,6 +99,11 @@ few_plan plan_few(const few_call& call) {
     given.width = halves ? product.weight.rows / 2 : product.weight.rows;
     given.row_tiles =
         halves && layout == SLUICE_GATE_CONCAT ? given.matrix_tiles / 2 : given.matrix_tiles;
+    for (int i = 0; i < few_parts_more; ++i) {
+        given.more_begin[i] = given.row_tiles;
+        if (i < call.more_count)
+            given.row_tiles += static_cast<int32_t>(call.more[i].weight.rows / 16);
+    }
     given.up_tile = halves && layout == SLUICE_GATE_CONCAT ? given.row_tiles : 0;
 
     // Rows of x at once: all of a dense product; of experts about twice the mean, for few have

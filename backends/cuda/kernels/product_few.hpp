@@ -27,6 +27,15 @@ struct few_norm {
 inline constexpr int few_norm_rows = 8;
 inline constexpr int64_t few_norm_columns = 8192; // half as many where gate and up are two streams
 
+// One more product of the same x: its weight is of the same form and has as many columns.
+struct few_part {
+    weight_view weight;
+    const float* bias = nullptr; // [rows of weight], or NULL
+    void* y = nullptr;           // [places, rows of weight]
+    uint32_t y_type = 0;
+};
+inline constexpr int few_parts_more = 2;
+
 // Which rows a matrix multiplies:
 //   dense      product.offset and index are NULL: one matrix, places 0 to places - 1.
 //   by choice  index is given: place c is a choice. It multiplies row c / choice_count of x by the
@@ -36,7 +45,9 @@ inline constexpr int64_t few_norm_columns = 8192; // half as many where gate and
 //              are not written.
 struct few_call {
     product_call product;
-    few_norm norm;                  // dense, up to few_norm_rows rows
+    few_norm norm;                 // dense, up to few_norm_rows rows
+    few_part more[few_parts_more]; // behind a norm, without gating
+    int32_t more_count = 0;
     const int32_t* index = nullptr; // [places]
     int32_t choice_count = 1;
     const int32_t* map = nullptr; // [map_size], or NULL
@@ -54,7 +65,9 @@ bool fits_product_few(const few_call& call);
 void launch_product_few(const few_call& call, cudaStream_t stream);
 
 // The router's product and the routing in one launch: the block that ends last routes. few.product
-// is dense, of float weights, without gating, with y float32: the logits, which route.logits names.
+// is dense, of float weights of up to few_norm_columns columns, without gating, with y float32: the
+// logits, which route.logits names. Experts are spread over many blocks, and all that a warp reads
+// of its expert's row is on the way before x is there.
 // `ticket`: one number that is 0 before the first launch, and again after each.
 bool fits_router_few(const few_call& few, const route_call& route);
 void launch_router_few(const few_call& few, const route_call& route, int32_t* ticket,

@@ -12,14 +12,42 @@ namespace sluice::cuda {
 struct few_arguments {
     few_call call;
     unit_shape shape;
-    int32_t row_tiles;    // of y: tiles of 16 rows that a block takes
-    int32_t matrix_tiles; // of one matrix of `weight`
-    int32_t up_tile;      // CONCAT: what to add to a tile of gate for that of up
-    int32_t slots;        // rows of x that a block takes at once
-    int32_t chunk_units;  // units of x that a warp keeps in shared memory
-    int32_t area_bytes;   // of a warp in shared memory
-    int64_t width;        // columns of y
+    int32_t row_tiles;                  // of y, and behind them those of `more`: tiles of 16 rows
+    int32_t more_begin[few_parts_more]; // the first tile of each of `more`
+    int32_t matrix_tiles;               // of one matrix of `weight`
+    int32_t up_tile;                    // CONCAT: what to add to a tile of gate for that of up
+    int32_t slots;                      // rows of x that a block takes at once
+    int32_t chunk_units;                // units of x that a warp keeps in shared memory
+    int32_t area_bytes;                 // of a warp in shared memory
+    int64_t width;                      // columns of y
 };
+
+// The product that a tile belongs to, and the tile's number in it.
+struct tile_owner {
+    const void* data;
+    const void* scales;
+    const uint8_t* zeros;
+    const float* bias;
+    void* y;
+    uint32_t y_type;
+    int64_t width;
+    int tile;
+};
+__device__ __forceinline__ tile_owner owner_of(const few_arguments& given, int tile) {
+    static_assert(few_parts_more == 2);
+    const product_call& product = given.call.product;
+    tile_owner owner{product.weight.data, product.weight.scales, product.weight.zeros, product.bias,
+                     product.y,           product.y_type,        given.width,          tile};
+    // By comparison: numbers of arguments that are not known when compiled would be slow to read.
+#pragma unroll
+    for (int i = 0; i < few_parts_more; ++i) {
+        const few_part& part = given.call.more[i];
+        if (tile < given.more_begin[i]) continue;
+        owner = {part.weight.data, part.weight.scales, part.weight.zeros,         part.bias, part.y,
+                 part.y_type,      part.weight.rows,   tile - given.more_begin[i]};
+    }
+    return owner;
+}
 
 // How a call is cut into blocks.
 struct few_plan {
@@ -77,6 +105,7 @@ __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices
 template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
 __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* shared_vectors) {
     constexpr int depth = few_depth<bits, streams>;
+    constexpr bool has_more = norms && streams == 1;
     const few_call& call = given.call;
     const product_call& product = call.product;
     unit_shape shape = given.shape;
@@ -131,8 +160,17 @@ __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* 
         int load_tile = blockIdx.x;
         int load_unit_first = unit_begin;
         unit_cursor cursor[streams];
+        weight_view aimed; // has_more: the weight of load_tile
         const auto aim = [&] {
             if (load_tile >= given.row_tiles) return;
+            if constexpr (has_more) {
+                const tile_owner owner = owner_of(given, load_tile);
+                aimed.data = owner.data;
+                aimed.scales = owner.scales;
+                aimed.zeros = owner.zeros;
+                cursor[0] = cursor_of<bits>(aimed, shape, owner.tile, lane);
+                return;
+            }
             cursor[0] = cursor_of<bits>(product.weight, shape, first_tile + load_tile, lane);
             if constexpr (streams == 2)
                 cursor[1] = cursor_of<bits>(up_is_operand ? product.up : product.weight, shape,
@@ -141,11 +179,15 @@ __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* 
         const auto load = [&](int d) {
             const int unit = load_unit_first + d;
             if (load_tile < given.row_tiles && unit < unit_end) {
+                if constexpr (has_more) {
+                    load_unit<bits>(units[d][0], cursor[0], aimed, shape, unit);
+                } else {
 #pragma unroll
-                for (int s = 0; s < streams; ++s)
-                    load_unit<bits>(units[d][s], cursor[s],
-                                    s == 1 && up_is_operand ? product.up : product.weight, shape,
-                                    unit);
+                    for (int s = 0; s < streams; ++s)
+                        load_unit<bits>(units[d][s], cursor[s],
+                                        s == 1 && up_is_operand ? product.up : product.weight,
+                                        shape, unit);
+                }
             }
         };
         const auto next_round = [&] {
@@ -242,6 +284,20 @@ __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* 
             const bool interleaves =
                 product.gate.gates && product.gate.gate_layout == SLUICE_GATE_INTERLEAVED;
             const int outputs = interleaves ? 8 : 16;
+            if constexpr (has_more) {
+                if (!interleaves) {
+                    const tile_owner owner = owner_of(given, tile);
+                    for (int i = threadIdx.x; i < rows * 16; i += blockDim.x) {
+                        const int n = i / 16, row = i % 16;
+                        const int column = owner.tile * 16 + row;
+                        float value = sum_of(0, n, row);
+                        if (owner.bias != nullptr) value += owner.bias[column];
+                        store_from_float(owner.y, owner.y_type,
+                                         (first_place + n) * owner.width + column, value);
+                    }
+                    continue;
+                }
+            }
             for (int i = threadIdx.x; i < rows * outputs; i += blockDim.x) {
                 const int n = i / outputs, row = i % outputs;
                 const int64_t column = static_cast<int64_t>(tile) * outputs + row;

@@ -4,26 +4,40 @@
 
 #include "product_few.hpp"
 #include "product_few_unit.cuh"
+#include "vectors.cuh"
 
 namespace sluice::cuda {
 
-__device__ __forceinline__ void load_eight(float (&to)[8], const void* data, uint32_t type,
-                                           int64_t at) {
+// Eight neighbouring elements as they lie in memory; of half types `high` is nothing.
+struct eight_elements {
+    uint4 low;
+    uint4 high;
+};
+__device__ __forceinline__ eight_elements load_eight(const void* data, uint32_t type, int64_t at) {
+    const bool is_wide = type == SLUICE_F32;
+    const char* from = static_cast<const char*>(data) + at * (is_wide ? 4 : 2);
+    eight_elements to;
+    to.low = load_now(from);
+    to.high = to.low;
+    if (is_wide) to.high = load_now(from + 16);
+    return to;
+}
+__device__ __forceinline__ void widen_eight(float (&to)[8], const eight_elements& from,
+                                            uint32_t type) {
+    const uint32_t words[8] = {from.low.x,  from.low.y,  from.low.z,  from.low.w,
+                               from.high.x, from.high.y, from.high.z, from.high.w};
     if (type == SLUICE_F32) {
-        const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(data) + at);
-        const float4 low = from[0], high = from[1];
-        to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
-        to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
-        return;
-    }
-    const uint4 bits = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(data) + at);
-    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if (type == SLUICE_BF16) {
+        for (int i = 0; i < 8; ++i) to[i] = __uint_as_float(words[i]);
+    } else if (type == SLUICE_BF16) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
             to[2 * i] = __uint_as_float(words[i] << 16);
             to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-        } else {
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
             const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
             to[2 * i] = pair.x;
             to[2 * i + 1] = pair.y;
@@ -31,12 +45,16 @@ __device__ __forceinline__ void load_eight(float (&to)[8], const void* data, uin
     }
 }
 
-// Eight columns of residual + addend, rounded to the type of the sum where that is written.
+// Eight columns of residual + addend, rounded to the type of the sum where that is written. Both
+// are asked for before either is there.
 __device__ __forceinline__ void load_normed_input(float (&u)[8], const few_norm& norm, int64_t at) {
-    load_eight(u, norm.residual, norm.residual_type, at);
+    const eight_elements residual = load_eight(norm.residual, norm.residual_type, at);
+    eight_elements addend{};
+    if (norm.addend != nullptr) addend = load_eight(norm.addend, norm.addend_type, at);
+    widen_eight(u, residual, norm.residual_type);
     if (norm.addend != nullptr) {
         float more[8];
-        load_eight(more, norm.addend, norm.addend_type, at);
+        widen_eight(more, addend, norm.addend_type);
 #pragma unroll
         for (int i = 0; i < 8; ++i) u[i] += more[i];
     }
@@ -45,6 +63,28 @@ __device__ __forceinline__ void load_normed_input(float (&u)[8], const few_norm&
     for (int i = 0; i < 8; ++i)
         u[i] = norm.sum_type == SLUICE_BF16 ? to_float(from_float<__nv_bfloat16>(u[i]))
                                             : to_float(from_float<__half>(u[i]));
+}
+
+// Eight columns of the normed rows from those of their input, in the type of x.
+template <typename Half>
+__device__ __forceinline__ uint4 normed_eight(const few_norm& norm, const float (&u)[8],
+                                              float share, const eight_elements& norm_weight) {
+    float weight[8];
+    widen_eight(weight, norm_weight, SLUICE_F32);
+    uint4 packed;
+    auto* halves = reinterpret_cast<Half*>(&packed);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+        halves[i] = from_float<Half>(u[i] * share * (weight[i] + norm.weight_offset));
+    return packed;
+}
+
+// Writes the results that others want.
+__device__ __forceinline__ void write_normed(const few_norm& norm, const float (&u)[8],
+                                             const uint4& packed, int64_t at) {
+    if (norm.normed != nullptr)
+        *reinterpret_cast<uint4*>(static_cast<uint16_t*>(norm.normed) + at) = packed;
+    if (norm.sum != nullptr) store_floats(norm.sum, norm.sum_type, at, u);
 }
 
 // Puts a warp's units of the normed rows into its area. `squares`: [warps, 8], shared by the block,
@@ -56,6 +96,11 @@ __device__ __forceinline__ void norm_rows(const few_norm& norm, char* area, int 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const int vectors = (unit_end - unit_begin) * 8;
     const int64_t first = static_cast<int64_t>(unit_begin) * 64;
+    const auto weight_at = [&](int v) {
+        return load_eight(norm.weight, SLUICE_F32, first + v * 8);
+    };
+    eight_elements own_weight{}; // of vector `lane`, on its way with the rows
+    if (lane < vectors) own_weight = weight_at(lane);
     for (int n = 0; n < rows; ++n) {
         float square = 0.0f;
         for (int v = lane; v < vectors; v += 32) {
@@ -77,21 +122,12 @@ __device__ __forceinline__ void norm_rows(const few_norm& norm, char* area, int 
         const float share = 1.0f / sqrtf(square / static_cast<float>(columns) + norm.epsilon);
         for (int v = lane; v < vectors; v += 32) {
             const int64_t column = first + v * 8, at = n * columns + column;
-            float u[8], weight[8];
+            float u[8];
             load_normed_input(u, norm, at);
-            load_eight(weight, norm.weight, SLUICE_F32, column);
-            uint4 packed;
-            auto* halves = reinterpret_cast<Half*>(&packed);
-#pragma unroll
-            for (int i = 0; i < 8; ++i)
-                halves[i] = from_float<Half>(u[i] * share * (weight[i] + norm.weight_offset));
+            const uint4 packed =
+                normed_eight<Half>(norm, u, share, v == lane ? own_weight : weight_at(v));
             *reinterpret_cast<uint4*>(area + n * pitch + v * 16) = packed;
-            if (!writes) continue;
-            if (norm.normed != nullptr)
-                *reinterpret_cast<uint4*>(static_cast<uint16_t*>(norm.normed) + at) = packed;
-            if (norm.sum != nullptr)
-#pragma unroll
-                for (int i = 0; i < 8; ++i) store_from_float(norm.sum, norm.sum_type, at + i, u[i]);
+            if (writes) write_normed(norm, u, packed, at);
         }
     }
     __syncwarp();

@@ -4,16 +4,18 @@ namespace sluice::cuda {
 
 namespace {
 
-constexpr int warps_max = 8;
+constexpr int warps_usual = 8;
+constexpr int warps_max = 32;
 constexpr size_t shared_bytes_max = 48 * 1024; // without opt-in
 
-__global__ void __launch_bounds__(warps_max * 32)
-    route_kernel(route_call call, counting counts, bool weighs) {
+template <int per_lane>
+__global__ void __launch_bounds__(per_lane == 0 ? warps_usual * 32 : warps_max * 32)
+    route_kernel(const __grid_constant__ route_call call, counting counts, bool weighs) {
     extern __shared__ float shared[];
     wait_for_grids_before();
     start_next_grid();
-    route_rows(call, counts, weighs, shared, static_cast<int>(blockIdx.x),
-               static_cast<int>(gridDim.x));
+    route_rows<per_lane>(call, counts, weighs, shared, static_cast<int>(blockIdx.x),
+                         static_cast<int>(gridDim.x));
 }
 
 constexpr int limit_threads = 1024;
@@ -133,28 +135,34 @@ void launch_route(const route_call& call, cudaStream_t stream) {
     const sluice_routing_specification& routing = call.routing;
     const bool limits = routing.capacity_factor > 0.0f;
     const bool reroutes = limits && routing.capacity_policy == SLUICE_CAPACITY_REROUTE;
-    const size_t row_bytes = row_floats(routing) * sizeof(float);
     const size_t count_bytes = routing.expert_count * sizeof(int32_t);
     const bool counts_here = call.count != nullptr && !limits;
-    int warps = warps_max;
-    while (warps > 1 && warps * row_bytes > shared_bytes_max) warps /= 2;
+    const int per_lane = experts_per_lane(call);
+    const auto bytes_of = [&](counting counts, int warps) {
+        return route_floats(call, counts, warps) * sizeof(float);
+    };
+    // Many rows of a block share what they add to the counts in memory.
+    int warps = per_lane > 0 && call.rows >= 64 * warps_max ? warps_max : warps_usual;
+    while (warps > 1 && bytes_of(counting::none, warps) > shared_bytes_max) warps /= 2;
 
     counting counts = counting::none;
     int blocks = (call.rows + warps - 1) / warps;
-    size_t shared_bytes = warps * row_bytes;
-    if (counts_here && call.rows <= 2 * warps && shared_bytes + count_bytes <= shared_bytes_max) {
+    if (counts_here && call.rows <= 2 * warps
+        && bytes_of(counting::in_block, warps) <= shared_bytes_max) {
         counts = counting::in_block;
         blocks = 1;
-        shared_bytes += count_bytes;
     } else if (counts_here) {
         counts = counting::in_memory;
         cudaMemsetAsync(call.count, 0, count_bytes, stream);
     }
     // A clearing of `count` is not a kernel, and must have ended.
     const bool programmatic = call.programmatic && !limits && counts != counting::in_memory;
-    launch_grid(route_kernel, dim3(static_cast<unsigned>(blocks)),
-                static_cast<unsigned>(warps) * 32, shared_bytes, stream, programmatic, call, counts,
-                !reroutes);
+    const auto kernel = per_lane == 0   ? route_kernel<0>
+                        : per_lane == 4 ? route_kernel<4>
+                        : per_lane == 8 ? route_kernel<8>
+                                        : route_kernel<16>;
+    launch_grid(kernel, dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(warps) * 32,
+                bytes_of(counts, warps), stream, programmatic, call, counts, !reroutes);
     if (reroutes)
         reroute_kernel<<<1, limit_threads, count_bytes, stream>>>(call);
     else if (limits)

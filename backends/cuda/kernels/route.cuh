@@ -201,17 +201,12 @@ __device__ chosen choose(const route_call& call, int row, const float* choice, i
     return result;
 }
 
-// Steps 6 to 8 over the choices that name an expert; writes the row's weights.
-__device__ void weigh(const route_call& call, int row, const chosen& of, const float* scores,
-                      const float* choice, int lane) {
+// Steps 7 and 8 over the choices that name an expert, from what step 6 took for each (0 for
+// others); writes the row's weights.
+__device__ __forceinline__ void weigh(const route_call& call, int row, const chosen& of,
+                                      float (&weight)[2], int lane) {
     const sluice_routing_specification& routing = call.routing;
     const int choices = static_cast<int>(routing.choice_count);
-    const float* from = routing.weight_source == SLUICE_WEIGHT_FROM_CHOICE ? choice : scores;
-    float weight[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-        weight[half] = of.expert[half] >= 0 ? from[of.expert[half]] : 0.0f;
-
     if (routing.score_stage == SLUICE_SCORE_AFTER_CHOICE) {
         if (routing.score == SLUICE_SCORE_SOFTMAX) {
             float most = -INFINITY;
@@ -234,12 +229,9 @@ __device__ void weigh(const route_call& call, int row, const chosen& of, const f
     const bool renormalizes = routing.renormalize != SLUICE_RENORMALIZE_NONE;
     if (renormalizes) {
         float sum = 0.0f; // in the order of the ranks
-        for (int j = 0; j < choices; ++j) {
-            // Every lane must take part in both.
-            const float low = __shfl_sync(all_lanes, weight[0], j % 32);
-            const float high = __shfl_sync(all_lanes, weight[1], j % 32);
-            sum += j < 32 ? low : high;
-        }
+#pragma unroll 4
+        for (int j = 0; j < min(choices, 32); ++j) sum += __shfl_sync(all_lanes, weight[0], j);
+        for (int j = 32; j < choices; ++j) sum += __shfl_sync(all_lanes, weight[1], j - 32);
         const float epsilon = routing.renormalize_epsilon;
         const float divisor =
             routing.renormalize == SLUICE_RENORMALIZE_ADD ? sum + epsilon : fmaxf(sum, epsilon);
@@ -260,15 +252,167 @@ __device__ void weigh(const route_call& call, int row, const chosen& of, const f
     }
 }
 
+// Steps 6 to 8 from scores in memory.
+__device__ void weigh(const route_call& call, int row, const chosen& of, const float* scores,
+                      const float* choice, int lane) {
+    const float* from = call.routing.weight_source == SLUICE_WEIGHT_FROM_CHOICE ? choice : scores;
+    float weight[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+        weight[half] = of.expert[half] >= 0 ? from[of.expert[half]] : 0.0f;
+    weigh(call, row, of, weight, lane);
+}
+
 __device__ __forceinline__ bool is_padding(const route_call& call, int row) {
     return call.position != nullptr && call.position[row] < 0;
 }
 
+// Zeros as the weights of a row of padding.
+__device__ __forceinline__ void weigh_nothing(const route_call& call, int row, int lane) {
+    const int choices = static_cast<int>(call.routing.choice_count);
+    for (int j = lane; j < choices; j += 32)
+        call.weight[static_cast<int64_t>(row) * choices + j] = 0.0f;
+}
+
+// Steps 1 to 8 of a row in memory that the warp has, `of`.
+__device__ __forceinline__ chosen route_in_memory(const route_call& call, int row,
+                                                  const row_storage& of, bool weighs, int lane) {
+    const sluice_routing_specification& routing = call.routing;
+    const int experts = static_cast<int>(routing.expert_count);
+    if (is_padding(call, row)) {
+        weigh_nothing(call, row, lane);
+        return {{none, none}};
+    }
+    score_row(call, row, of.scores, lane);
+    const bool has_bias = call.choice_bias != nullptr && call.table == nullptr;
+    for (int e = lane; e < experts; e += 32)
+        of.choice[e] = has_bias ? of.scores[e] + call.choice_bias[e] : of.scores[e];
+    __syncwarp();
+    if (routing.group_count > 1 && call.table == nullptr) mask_groups(routing, of, lane);
+    const chosen best = choose(call, row, of.choice, lane);
+    if (weighs) weigh(call, row, best, of.scores, of.choice, lane);
+    if (call.kept != nullptr) {
+        float* kept = call.kept + static_cast<int64_t>(row) * 2 * experts;
+        for (int e = lane; e < 2 * experts; e += 32) kept[e] = of.scores[e];
+    }
+    __syncwarp(); // the next row overwrites what lanes may still read
+    return best;
+}
+
+// The same in registers: lane l has experts l, l + 32, ..., at most `per_lane` of them. Without
+// groups, a table and capacity.
+template <int per_lane>
+__device__ __forceinline__ chosen route_in_registers(const route_call& call, int row, int lane) {
+    const sluice_routing_specification& routing = call.routing;
+    const int experts = static_cast<int>(routing.expert_count);
+    const float* logits = call.logits + static_cast<int64_t>(row) * experts;
+    float score[per_lane], bias[per_lane];
+#pragma unroll
+    for (int i = 0; i < per_lane; ++i) {
+        const int e = lane + 32 * i;
+        score[i] = -INFINITY;
+        bias[i] = 0.0f;
+        if (e < experts) {
+            score[i] = __uint_as_float(load_fresh(logits + e));
+            if (call.choice_bias != nullptr) bias[i] = call.choice_bias[e];
+        }
+    }
+    if (is_padding(call, row)) {
+        weigh_nothing(call, row, lane);
+        return {{none, none}};
+    }
+
+    const float cap = routing.logit_softcap;
+    if (cap > 0.0f) {
+#pragma unroll
+        for (int i = 0; i < per_lane; ++i) score[i] = cap * tanhf(score[i] / cap);
+    }
+    if (routing.score_stage == SLUICE_SCORE_BEFORE_CHOICE) {
+        if (routing.score == SLUICE_SCORE_SOFTMAX) {
+            float most = -INFINITY;
+#pragma unroll
+            for (int i = 0; i < per_lane; ++i)
+                if (lane + 32 * i < experts) most = fmaxf(most, score[i]);
+            most = max_of_warp(most);
+            double sum = 0;
+#pragma unroll
+            for (int i = 0; i < per_lane; ++i) {
+                if (lane + 32 * i >= experts) continue;
+                score[i] = expf(score[i] - most);
+                sum += score[i];
+            }
+            const double share = 1.0 / sum_of_warp(sum);
+#pragma unroll
+            for (int i = 0; i < per_lane; ++i) score[i] = static_cast<float>(score[i] * share);
+        } else {
+#pragma unroll
+            for (int i = 0; i < per_lane; ++i) score[i] = score_of(routing.score, score[i]);
+        }
+    }
+
+    // What is left to choose from, as numbers above 0; `score` becomes what weights are made of.
+    uint32_t left[per_lane];
+#pragma unroll
+    for (int i = 0; i < per_lane; ++i) {
+        const float choice = call.choice_bias != nullptr ? score[i] + bias[i] : score[i];
+        left[i] = lane + 32 * i < experts ? order_of(choice) : 0u;
+        if (routing.weight_source == SLUICE_WEIGHT_FROM_CHOICE) score[i] = choice;
+    }
+    chosen result{{none, none}};
+    float weight[2] = {};
+    const int choices = static_cast<int>(routing.choice_count);
+#pragma unroll 1
+    for (int j = 0; j < choices; ++j) {
+        uint32_t own = left[0], number = static_cast<uint32_t>(lane);
+        float value = score[0];
+#pragma unroll
+        for (int i = 1; i < per_lane; ++i) {
+            if (left[i] <= own) continue;
+            own = left[i];
+            number = static_cast<uint32_t>(lane + 32 * i);
+            value = score[i];
+        }
+        const uint32_t most = __reduce_max_sync(all_lanes, own);
+        if (most == 0) break;
+        const uint32_t first = __reduce_min_sync(all_lanes, own == most ? number : 0xffffffffu);
+        value = __shfl_sync(all_lanes, value, static_cast<int>(first % 32));
+        if (j == lane) {
+            result.expert[0] = static_cast<int32_t>(first);
+            weight[0] = value;
+        }
+        if (j == lane + 32) {
+            result.expert[1] = static_cast<int32_t>(first);
+            weight[1] = value;
+        }
+#pragma unroll
+        for (int i = 0; i < per_lane; ++i)
+            if (first == static_cast<uint32_t>(lane + 32 * i)) left[i] = 0;
+    }
+    weigh(call, row, result, weight, lane);
+    return result;
+}
+
+// Experts of a lane in registers; 0 where a row is routed in memory.
+__host__ __device__ inline int experts_per_lane(const route_call& call) {
+    if (group_count_of(call.routing) > 0 || call.table != nullptr || call.kept != nullptr
+        || call.routing.expert_count > 512)
+        return 0;
+    return call.routing.expert_count <= 128 ? 4 : (call.routing.expert_count <= 256 ? 8 : 16);
+}
+
 enum class counting : int { none, in_block, in_memory };
 
+// Floats of shared memory that a block of route_rows needs.
+inline size_t route_floats(const route_call& call, counting counts, int warps) {
+    const size_t rows = experts_per_lane(call) > 0 ? 0 : row_floats(call.routing);
+    return rows * static_cast<size_t>(warps)
+           + (counts != counting::none ? call.routing.expert_count : 0);
+}
+
 // A warp a row; block `block` of `blocks` takes every blocks-th set of rows. With
-// counting::in_block there is one block, and it writes the whole of `count`. `shared`: row_floats
-// of each warp, then [experts] where it counts.
+// counting::in_block there is one block, and it writes the whole of `count`; with in_memory `count`
+// is 0 before. `shared`: route_floats. `per_lane`: experts_per_lane.
+template <int per_lane>
 __device__ __forceinline__ void route_rows(const route_call& call, counting counts, bool weighs,
                                            float* shared, int block, int blocks) {
     const sluice_routing_specification& routing = call.routing;
@@ -276,49 +420,42 @@ __device__ __forceinline__ void route_rows(const route_call& call, counting coun
     const int choices = static_cast<int>(routing.choice_count);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int warps = blockDim.x / 32;
-    row_storage of;
-    of.scores = shared + warp * row_floats(routing);
-    of.choice = of.scores + experts;
-    of.worth = of.choice + experts;
-    auto* histogram = reinterpret_cast<int32_t*>(shared + warps * row_floats(routing));
-    if (counts == counting::in_block) {
+    row_storage of{};
+    if constexpr (per_lane == 0) {
+        of.scores = shared + warp * row_floats(routing);
+        of.choice = of.scores + experts;
+        of.worth = of.choice + experts;
+        shared += warps * row_floats(routing);
+    }
+    auto* histogram = reinterpret_cast<int32_t*>(shared);
+    if (counts != counting::none) {
         for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
         __syncthreads();
     }
 
     for (int row = block * warps + warp; row < call.rows; row += blocks * warps) {
-        chosen best{{none, none}};
-        if (is_padding(call, row)) {
-            for (int j = lane; j < choices; j += 32)
-                call.weight[static_cast<int64_t>(row) * choices + j] = 0.0f;
-        } else {
-            score_row(call, row, of.scores, lane);
-            const bool has_bias = call.choice_bias != nullptr && call.table == nullptr;
-            for (int e = lane; e < experts; e += 32)
-                of.choice[e] = has_bias ? of.scores[e] + call.choice_bias[e] : of.scores[e];
-            __syncwarp();
-            if (routing.group_count > 1 && call.table == nullptr) mask_groups(routing, of, lane);
-            best = choose(call, row, of.choice, lane);
-            if (weighs) weigh(call, row, best, of.scores, of.choice, lane);
-            if (call.kept != nullptr) {
-                float* kept = call.kept + static_cast<int64_t>(row) * 2 * experts;
-                for (int e = lane; e < 2 * experts; e += 32) kept[e] = of.scores[e];
-            }
-            __syncwarp(); // the next row overwrites what lanes may still read
-        }
+        chosen best;
+        if constexpr (per_lane == 0)
+            best = route_in_memory(call, row, of, weighs, lane);
+        else
+            best = route_in_registers<per_lane>(call, row, lane);
+#pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int j = lane + 32 * half;
             if (j >= choices) continue;
             const int32_t expert = best.expert[half];
             call.index[static_cast<int64_t>(row) * choices + j] = expert;
-            if (expert < 0) continue;
-            if (counts == counting::in_block) atomicAdd(&histogram[expert], 1);
-            if (counts == counting::in_memory) atomicAdd(&call.count[expert], 1);
+            if (expert >= 0 && counts != counting::none) atomicAdd(&histogram[expert], 1);
         }
     }
-    if (counts == counting::in_block) {
+    if (counts != counting::none) {
         __syncthreads();
-        for (int e = threadIdx.x; e < experts; e += blockDim.x) call.count[e] = histogram[e];
+        for (int e = threadIdx.x; e < experts; e += blockDim.x) {
+            if (counts == counting::in_block)
+                call.count[e] = histogram[e];
+            else if (histogram[e] != 0)
+                atomicAdd(&call.count[e], histogram[e]);
+        }
     }
     if (call.dropped != nullptr && block == 0 && threadIdx.x == 0) call.dropped[0] = 0;
 }

@@ -85,12 +85,12 @@ std::unique_ptr<step> make_head_input(const bound& owner, const head_input& foun
     });
 }
 
-// A norm inside of the product that reads it where the rows are few, and the routing where that is
-// the router's; else one after the other.
+// A norm inside of the products that read it where the rows are few, and the routing where that is
+// the router's; what does not fit there runs after it, one after the other.
 class normed_product_step final : public step {
   public:
     normed_product_step(bound& owner, const normed_product& found)
-        : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linear))) {
+        : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linears.front()))) {
         few_.norm = norm_of(owner, *found.norm);
         few_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
         if (found.route != nullptr) {
@@ -100,9 +100,11 @@ class normed_product_step final : public step {
         }
         const bool is_few = few_.product.places <= few_norm_rows;
         fits_ = is_few && (route_ ? fits_router_few(few_, *route_) : fits_product_few(few_));
-        if (fits_) return;
-        for (const auto* part : {found.norm, found.linear, found.route})
-            if (part != nullptr) parts_.push_back(make_step(owner, *part));
+        if (!fits_) parts_.push_back(make_step(owner, *found.norm));
+        for (const auto* linear : found.linears)
+            if (!fits_ || (linear != found.linears.front() && !takes_along(*linear)))
+                parts_.push_back(make_step(owner, *linear));
+        if (!fits_ && found.route != nullptr) parts_.push_back(make_step(owner, *found.route));
     }
 
     uint64_t scratch_bytes() const override {
@@ -112,16 +114,28 @@ class normed_product_step final : public step {
     }
 
     void launch(cudaStream_t stream) override {
+        if (fits_) {
+            if (route_)
+                launch_router_few(few_, *route_, ticket_.as<int32_t>(), stream);
+            else
+                launch_product_few(few_, stream);
+            check(cudaGetLastError(), "multiplying normed rows by a weight");
+        }
         for (const auto& part : parts_) part->launch(stream);
-        if (!fits_) return;
-        if (route_)
-            launch_router_few(few_, *route_, ticket_.as<int32_t>(), stream);
-        else
-            launch_product_few(few_, stream);
-        check(cudaGetLastError(), "multiplying normed rows by a weight");
     }
 
   private:
+    // Whether the product has become part of the launch.
+    bool takes_along(const plugin::operation& linear) {
+        if (few_.more_count == few_parts_more) return false;
+        const product_call product = linear_call(owner_, linear);
+        few_call wider = few_;
+        wider.more[wider.more_count++] = {product.weight, nullptr, product.y, product.y_type};
+        if (!fits_product_few(wider)) return false;
+        few_ = wider;
+        return true;
+    }
+
     static few_norm norm_of(const bound& owner, const plugin::operation& norm) {
         const auto& attributes = norm.as<sluice_rms_norm_attributes>();
         const tensor_view residual = owner.view(norm.inputs[0]);
@@ -142,7 +156,7 @@ class normed_product_step final : public step {
     }
 
     const bound& owner_;
-    few_call few_;
+    few_call few_; // the first product, and in `more` those that go along
     std::optional<route_call> route_;
     device_memory ticket_;
     bool fits_ = false;
