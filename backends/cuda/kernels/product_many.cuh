@@ -37,6 +37,8 @@ struct arguments {
     int32_t groups;
     uint32_t scale_type;
     bool y_is_float;
+    operand_copies copies;
+    void* gathered;
     gate_form form;
 };
 
@@ -71,6 +73,8 @@ struct tile_list {
         const int tiles = (count + widest - 1) / widest;
         if (tiles == 0) return 0;
         const int each = (count + tiles - 1) / tiles;
+        // Of the sizes between the granules, the one that halves what is little over the widest.
+        if (granule == 32 && each > 128 && each <= 144) return 144;
         return (each + granule - 1) / granule * granule;
     }
 
@@ -188,6 +192,23 @@ struct stage_layout {
     static_assert(bytes % 1024 == 0);
 };
 
+// The tile of codes that slice `slice` of the stage holds: which weight, and which tile of rows.
+template <bool gated>
+__device__ __forceinline__ int64_t slice_tile(const arguments& call, const tile& at, int slice,
+                                              int& which) {
+    const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
+    const int step = call.feature_step;
+    if (gated && step == 1) {
+        // Slices 2 i and 2 i + 1 are tile i of the gate and of up.
+        which = slice % 2;
+        const int last = call.width / 16 - 1;
+        return first / 16 + min(at.feature / 16 + slice / 2, last);
+    }
+    which = 0;
+    const int last = call.width * step / 16 - 1;
+    return first / 16 + min(at.feature * step / 16 + slice, last);
+}
+
 // Copies stages with `threads` threads, 16 bytes at a time, by cp.async; the caller commits or
 // tells a barrier.
 template <typename Half, weight_storage storage, bool gated, int widest, int threads>
@@ -218,22 +239,6 @@ struct stage_copier {
 
     __device__ __forceinline__ int scale_bytes() const {
         return call.scale_type == SLUICE_F32 ? 4 : 2;
-    }
-
-    // The tile of codes that slice `slice` of the stage holds: which weight, and which tile of
-    // rows.
-    __device__ __forceinline__ int64_t slice_tile(const tile& at, int slice, int& which) const {
-        const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
-        const int step = call.feature_step;
-        if (gated && step == 1) {
-            // Slices 2 i and 2 i + 1 are tile i of the gate and of up.
-            which = slice % 2;
-            const int last = call.width / 16 - 1;
-            return first / 16 + min(at.feature / 16 + slice / 2, last);
-        }
-        which = 0;
-        const int last = call.width * step / 16 - 1;
-        return first / 16 + min(at.feature * step / 16 + slice, last);
     }
 
     __device__ __forceinline__ void begin(const tile& at) {
@@ -276,7 +281,7 @@ struct stage_copier {
 #pragma unroll
             for (int i = 0; i < slices_of_warp; ++i) {
                 int which;
-                const int64_t row_tile = slice_tile(at, warp + i * warps, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, warp + i * warps, which);
                 weights[i] = static_cast<const char*>(call.data[which])
                              + row_tile * tiles_along * tile_bytes + lane * 16;
             }
@@ -285,7 +290,7 @@ struct stage_copier {
             const int pieces_of_slice = scale_bytes(); // 16 scales are that many pieces
             if (thread < row_slices * pieces_of_slice) {
                 int which;
-                const int64_t row_tile = slice_tile(at, thread / pieces_of_slice, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, thread / pieces_of_slice, which);
                 scales = static_cast<const char*>(call.scales[which])
                          + row_tile * call.groups * 16 * scale_bytes()
                          + thread % pieces_of_slice * 16;
@@ -293,7 +298,7 @@ struct stage_copier {
             // Another warp than the first, which has the scales.
             if (call.zeros[0] != nullptr && thread >= 64 && thread < 64 + row_slices) {
                 int which;
-                const int64_t row_tile = slice_tile(at, thread - 64, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, thread - 64, which);
                 zeros = call.zeros[which] + row_tile * call.groups * 16;
             }
         }
@@ -302,15 +307,35 @@ struct stage_copier {
     // Starts the copies of step `step` (columns 64 step to 64 step + 63) into the stage at `stage`.
     // Steps come in order from 0.
     __device__ __forceinline__ void copy(uint32_t stage, int step) {
+        copy_x(stage, step);
+        copy_weights(stage, step);
+    }
+
+    __device__ __forceinline__ void copy_x(uint32_t stage, int step) {
         const int own_row = thread / 8, piece = thread % 8;
         const uint32_t target = stage + swizzled(own_row, piece);
         const char* source = static_cast<const char*>(call.x) + static_cast<int64_t>(step) * 128;
+        // Four at a time, their addresses in registers of their own: a copy reads its address late,
+        // and until then no other may take its place.
+        constexpr int batch = x_copies % 4 == 0 ? 4 : 1;
 #pragma unroll
-        for (int i = 0; i < x_copies; ++i) {
-            if (i < x_used)
-                copy_16(target + i * rows_at_once * 128,
-                        source + static_cast<int64_t>(x_at[i]) * 16, x_read >> i & 1);
+        for (int from = 0; from < x_copies; from += batch) {
+            if (from >= x_used) break;
+            const char* at[batch];
+#pragma unroll
+            for (int i = 0; i < batch; ++i)
+                at[i] = source + static_cast<int64_t>(x_at[from + i]) * 16;
+            if constexpr (batch == 4)
+                asm volatile("" : "+l"(at[0]), "+l"(at[1]), "+l"(at[2]), "+l"(at[3]));
+#pragma unroll
+            for (int i = 0; i < batch; ++i)
+                copy_16(target + (from + i) * rows_at_once * 128, at[i], x_read >> (from + i) & 1);
         }
+    }
+
+    __device__ __forceinline__ void copy_weights(uint32_t stage, int step) {
+        const int own_row = thread / 8, piece = thread % 8;
+        const uint32_t target = stage + swizzled(own_row, piece);
         if constexpr (!tiled) {
             // Rows of one thread are a whole number of slices apart.
             constexpr int slices_at_once = rows_at_once / 16;

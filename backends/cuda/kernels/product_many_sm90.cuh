@@ -1,4 +1,4 @@
-// The product for many rows with wgmma (sm_90a): one warpgroup copies stages, two multiply, each 64
+// The product for many rows with wgmma (sm_90a): one warpgroup has stages copied, two multiply, each 64
 // rows of weights by up to 256 places. Row-major weights are read from shared memory, codes become
 // operand A in registers while the products of the stage before run.
 #pragma once
@@ -7,6 +7,22 @@
 #include "wgmma.cuh"
 
 namespace sluice::cuda::many {
+
+// How tensor copies see the operands, in boxes of 64 columns in the 128-byte swizzle. x in boxes of
+// `x_box_rows` rows, or of one; row-major weights by feature, gate and up apart, in boxes of
+// `weight_box_rows`.
+struct tensor_maps {
+    CUtensorMap x;
+    CUtensorMap weights[2];
+};
+inline constexpr int x_box_rows = 16;
+template <bool gated>
+inline constexpr int weight_box_rows = gated ? 8 : 64;
+
+// Fills what `call.copies` needs, having settled what that is; brings rows of x together where that
+// is asked for.
+void prepare_sm90(arguments& call, tensor_maps& maps, bool tiled, bool gated, cudaStream_t stream);
+
 namespace {
 
 constexpr int warpgroup = 128;
@@ -88,7 +104,11 @@ __device__ __forceinline__ void write_slice(const arguments& call, const tile& a
     Half* y = static_cast<Half*>(call.y) + origin;
 #pragma unroll
     for (int from = 0; from < places; from += 32) {
-        const float* part = d + from / 2;
+        // The last 16 places of an odd number of them: what is past them is not written.
+        float part[16];
+#pragma unroll
+        for (int i = 0; i < 16; ++i)
+            part[i] = from + i * 2 < places ? d[from / 2 + i < places / 2 ? from / 2 + i : 0] : 0.0f;
         if constexpr (gated) {
             // 32 places of 16 bytes: matrix m is places 8 m to 8 m + 7.
             uint32_t word[4];
@@ -108,8 +128,8 @@ __device__ __forceinline__ void write_slice(const arguments& call, const tile& a
                 uint32_t word[4];
 #pragma unroll
                 for (int m = 0; m < 4; ++m) {
-                    const float* value = part + 8 * i + m / 2 * 4 + m % 2 * 2;
-                    word[m] = pack_pair<Half>(value[0], value[1]);
+                    const int at_value = 8 * i + m / 2 * 4 + m % 2 * 2;
+                    word[m] = pack_pair<Half>(part[at_value], part[at_value + 1]);
                 }
                 const int place = i * 16 + lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
                 store_transposed(turn + place * 32 + ((piece ^ (place / 4 & 1)) * 16), word);
@@ -128,6 +148,114 @@ __device__ __forceinline__ void write_slice(const arguments& call, const tile& a
     }
 }
 
+// Has stages copied by the async proxy. Weights: by the lanes of the first warp, each its own piece.
+// x: its boxes likewise, or row by row, by all threads.
+template <weight_storage storage, bool gated>
+struct bulk_copier {
+    using layout = stage_layout<storage, widest>;
+    static constexpr bool tiled = is_tiled(storage);
+    static constexpr int rows_of_thread = widest / warpgroup;
+
+    const arguments& call;
+    const tensor_maps& maps;
+    int thread;
+
+    // Weights. Tiles: lanes 0 to 7 have the codes of a slice each, 8 to 15 the scales, 16 to 23 the
+    // zero points. Rows: a box each.
+    const char* source = nullptr;
+    uint32_t weight_target = 0, weight_size = 0; // 0: none
+    int weight_row = 0;
+    // x.
+    int x_row[rows_of_thread]; // -1: zeros, -2: none
+    int x_first = 0, x_boxes = 0;
+    uint32_t stage_bytes = 0;
+
+    __device__ __forceinline__ bulk_copier(const arguments& arguments, const tensor_maps& tensors,
+                                           int own_thread)
+        : call(arguments), maps(tensors), thread(own_thread) {}
+
+    __device__ __forceinline__ void begin(const tile& at) {
+        if constexpr (tiled) {
+            const int part = thread / 8, slice = thread % 8;
+            const int scales = 16 * (call.scale_type == SLUICE_F32 ? 4 : 2);
+            const bool has_zeros = call.zeros[0] != nullptr;
+            int which;
+            const int64_t row_tile = slice_tile<gated>(call, at, slice, which);
+            weight_size = 0;
+            if (part == 0) {
+                constexpr int bytes = code_tile_bytes(storage);
+                source = static_cast<const char*>(call.data[which])
+                         + row_tile * (call.columns / tile_columns) * bytes;
+                weight_target = layout::x_bytes + slice * bytes;
+                weight_size = bytes;
+            } else if (part == 1) {
+                source =
+                    static_cast<const char*>(call.scales[which]) + row_tile * call.groups * scales;
+                weight_target = layout::scales_at + slice * 64;
+                weight_size = scales;
+            } else if (part == 2 && has_zeros) {
+                source = reinterpret_cast<const char*>(call.zeros[which])
+                         + row_tile * call.groups * 16;
+                weight_target = layout::zeros_at + slice * 16;
+                weight_size = 16;
+            }
+            stage_bytes =
+                row_slices * (code_tile_bytes(storage) + scales + (has_zeros ? 16 : 0));
+        } else {
+            constexpr int box_rows = weight_box_rows<gated>;
+            const int64_t first =
+                static_cast<int64_t>(at.matrix) * (call.matrix_rows / call.feature_step);
+            weight_row =
+                static_cast<int>(first) + at.feature + thread / (gated ? 2 : 1) * box_rows;
+            weight_target = layout::x_bytes + thread * box_rows * 128;
+            weight_size = thread < tile_weight_rows / box_rows ? 1 : 0;
+            stage_bytes = tile_weight_rows * 128;
+        }
+        if (call.copies == operand_copies::rows) {
+#pragma unroll
+            for (int i = 0; i < rows_of_thread; ++i) {
+                const int place = thread + i * warpgroup;
+                x_row[i] = place >= at.count       ? -2
+                           : call.row != nullptr ? call.row[at.place + place]
+                                                 : at.place + place;
+            }
+            stage_bytes += at.count * 128;
+        } else if (call.copies == operand_copies::tensor) {
+            x_first = at.place;
+            x_boxes = (at.count + x_box_rows - 1) / x_box_rows;
+            stage_bytes += x_boxes * x_box_rows * 128;
+        }
+    }
+
+    __device__ __forceinline__ void copy(uint32_t stage, uint32_t barrier, int step) {
+        if (call.copies == operand_copies::rows) {
+            // An arrival is outstanding, so that copies may be done before their bytes are expected.
+#pragma unroll
+            for (int i = 0; i < rows_of_thread; ++i)
+                if (x_row[i] != -2)
+                    copy_box(stage + (thread + i * warpgroup) * 128, maps.x, step * 64, x_row[i],
+                             barrier);
+        }
+        if (thread >= 32) return;
+        if (thread == 0) arrive_expecting(barrier, stage_bytes);
+        __syncwarp();
+        if (call.copies == operand_copies::tensor && thread < x_boxes)
+            copy_box(stage + thread * x_box_rows * 128, maps.x, step * 64,
+                     x_first + thread * x_box_rows, barrier);
+        if (weight_size == 0) return;
+        if constexpr (tiled) {
+            const int group = step / call.steps_per_group;
+            const char* from = source
+                               + static_cast<int64_t>(thread < row_slices ? step : group)
+                                     * static_cast<int>(weight_size);
+            copy_run(stage + weight_target, from, weight_size, barrier);
+        } else {
+            copy_box(stage + weight_target, maps.weights[gated ? thread % 2 : 0], step * 64,
+                     weight_row, barrier);
+        }
+    }
+};
+
 template <typename Half, weight_storage storage, bool gated>
 struct consumer {
     using layout = stage_layout<storage, widest>;
@@ -139,6 +267,7 @@ struct consumer {
     const arguments& call;
     uint32_t first_stage, full, empty, turn;
     int lane, slice;
+    bool copies_threads; // some of a stage was written by cp.async
     ring<count> at;
     addresses slice_at;
 
@@ -146,7 +275,10 @@ struct consumer {
                                         uint32_t full_at, uint32_t empty_at, uint32_t turn_at,
                                         int own_lane, int own_slice)
         : call(arguments), first_stage(stages_at), full(full_at), empty(empty_at), turn(turn_at),
-          lane(own_lane), slice(own_slice), slice_at(arguments, own_slice, own_lane) {}
+          lane(own_lane), slice(own_slice),
+          copies_threads(arguments.copies == operand_copies::copies
+                         || arguments.copies == operand_copies::mixed),
+          slice_at(arguments, own_slice, own_lane) {}
 
     __device__ __forceinline__ void release(int slot) {
         __syncwarp();
@@ -158,7 +290,7 @@ struct consumer {
     __device__ __forceinline__ void start(float (&d)[places / 2], uint32_t (&a)[16]) {
         const uint32_t stage = first_stage + at.slot * layout::bytes;
         wait_for_phase(full + at.slot * 8, at.parity);
-        fence_for_async_proxy();
+        if (copies_threads) fence_for_async_proxy();
         const uint64_t b = tile_descriptor(stage);
         if constexpr (tiled) {
             fragments codes;
@@ -221,11 +353,41 @@ struct consumer {
     }
 };
 
+// The tiles of a CTA in order.
+struct tile_walk {
+    const tile_list& list;
+    int matrices, blocks, features;
+    int index, cursor = 0;
+    bool more = false;
+    tile at;
+
+    __device__ __forceinline__ tile_walk(const tile_list& tiles, int own_matrices, int own_blocks,
+                                         int own_features)
+        : list(tiles), matrices(own_matrices), blocks(own_blocks), features(own_features),
+          index(blockIdx.x) {
+        more = list.find(index, matrices, blocks, features, cursor, at);
+    }
+    __device__ __forceinline__ void advance() {
+        index += gridDim.x;
+        more = list.find(index, matrices, blocks, features, cursor, at);
+    }
+};
+
+// Tiles come by falling size, so that one loop a size does for all.
+template <int places, typename Consumer>
+__device__ __forceinline__ void run_size(Consumer& own, tile_walk& walk) {
+    while (walk.more && walk.at.size == places) {
+        own.template run<places>(walk.at);
+        walk.advance();
+    }
+}
+
 #endif
 
 template <typename Half, weight_storage storage, bool gated>
 __global__ void __launch_bounds__(most_threads, 1)
-    product_kernel([[maybe_unused]] const __grid_constant__ arguments call) {
+    product_kernel([[maybe_unused]] const __grid_constant__ arguments call,
+                   [[maybe_unused]] const __grid_constant__ tensor_maps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     using layout = stage_layout<storage, widest>;
     constexpr int count = stages<storage>;
@@ -240,67 +402,85 @@ __global__ void __launch_bounds__(most_threads, 1)
 
     const int thread = threadIdx.x;
     if (thread == 0) {
+        // Threads that copy by cp.async arrive each, what is copied in bulk has one arrival.
+        const int arrivals = call.copies == operand_copies::copies  ? warpgroup
+                             : call.copies == operand_copies::mixed ? warpgroup + 1
+                                                                    : 1;
         for (int i = 0; i < count; ++i) {
-            start_barrier(full + i * 8, warpgroup);
+            start_barrier(full + i * 8, arrivals);
             start_barrier(empty + i * 8, consumer_warps);
         }
+        fence_started_barriers();
     }
     list.build<threads, widest, granule>(call, blocks); // ends with a barrier
 
     // The warpgroup's number, as something that the compiler knows to be the same in a warp.
     const int role = __shfl_sync(0xFFFFFFFFu, thread / warpgroup, 0);
-    tile at;
-    int cursor = 0;
+    tile_walk walk(list, call.matrices, blocks, features);
     if (role == 0) {
         give_registers<producer_registers>();
-        stage_copier<Half, storage, gated, widest, warpgroup> copier(call, thread);
         const int steps = call.columns / 64;
         ring<count> next;
-        for (int index = blockIdx.x; list.find(index, call.matrices, blocks, features, cursor, at);
-             index += gridDim.x) {
-            copier.begin(at);
-            for (int step = 0; step < steps; ++step) {
-                wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
-                copier.copy(first_stage + next.slot * layout::bytes, step);
-                arrive_after_copies(full + next.slot * 8);
-                next.advance();
+        const bool by_threads =
+            call.copies == operand_copies::copies || call.copies == operand_copies::mixed;
+        if (by_threads) {
+            const bool all = call.copies == operand_copies::copies;
+            stage_copier<Half, storage, gated, widest, warpgroup> copier(call, thread);
+            bulk_copier<storage, gated> bulk(call, maps, thread);
+            for (; walk.more; walk.advance()) {
+                copier.begin(walk.at);
+                bulk.begin(walk.at);
+                for (int step = 0; step < steps; ++step) {
+                    wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
+                    const uint32_t stage = first_stage + next.slot * layout::bytes;
+                    if (all)
+                        copier.copy_weights(stage, step);
+                    else
+                        bulk.copy(stage, full + next.slot * 8, step);
+                    copier.copy_x(stage, step);
+                    arrive_after_copies(full + next.slot * 8);
+                    next.advance();
+                }
+            }
+            commit_copies();
+            wait_copies<0>();
+        } else if (thread < 32 || call.copies == operand_copies::rows) {
+            bulk_copier<storage, gated> bulk(call, maps, thread);
+            for (; walk.more; walk.advance()) {
+                bulk.begin(walk.at);
+                for (int step = 0; step < steps; ++step) {
+                    wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
+                    bulk.copy(first_stage + next.slot * layout::bytes, full + next.slot * 8, step);
+                    next.advance();
+                }
             }
         }
-        commit_copies();
-        wait_copies<0>();
     } else {
         take_registers<consumer_registers>();
         const int warp = __shfl_sync(0xFFFFFFFFu, (thread - warpgroup) / 32, 0);
         consumer<Half, storage, gated> own(call, first_stage, full, empty,
                                            turns + warp * turn_bytes, thread % 32, warp);
-        int index = blockIdx.x;
-        bool more = list.find(index, call.matrices, blocks, features, cursor, at);
-        // Tiles come by falling size, so that one loop a size does for all.
-        auto run_size = [&]<int places>() {
-            while (more && at.size == places) {
-                own.template run<places>(at);
-                index += gridDim.x;
-                more = list.find(index, call.matrices, blocks, features, cursor, at);
-            }
-        };
-        run_size.template operator()<256>();
-        run_size.template operator()<224>();
-        run_size.template operator()<192>();
-        run_size.template operator()<160>();
-        run_size.template operator()<128>();
-        run_size.template operator()<96>();
-        run_size.template operator()<64>();
-        run_size.template operator()<32>();
+        run_size<256>(own, walk);
+        run_size<224>(own, walk);
+        run_size<192>(own, walk);
+        run_size<160>(own, walk);
+        run_size<144>(own, walk);
+        run_size<128>(own, walk);
+        run_size<96>(own, walk);
+        run_size<64>(own, walk);
+        run_size<32>(own, walk);
     }
 #endif
 }
 
 template <typename Half, weight_storage storage, bool gated>
-void launch_kernel(const arguments& call, int multiprocessor_count, cudaStream_t stream) {
+void launch_kernel(arguments call, int multiprocessor_count, cudaStream_t stream) {
+    tensor_maps maps{};
+    prepare_sm90(call, maps, is_tiled(storage), gated, stream);
     const auto kernel = product_kernel<Half, storage, gated>;
     constexpr int bytes = shared_bytes<storage>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    kernel<<<multiprocessor_count, threads, bytes, stream>>>(call);
+    kernel<<<multiprocessor_count, threads, bytes, stream>>>(call, maps);
 }
 
 template <typename Half, weight_storage storage>
