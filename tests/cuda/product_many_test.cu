@@ -4,7 +4,7 @@
 //       tests/cuda/product_many_test.cu backends/cuda/kernels/product_many*.cu -o product_many_test
 // -DSLUICE_TEST_HOPPER leaves out the form for sm_80: then product_many_sm80.cu is not needed.
 // Arguments: "check" or "time" for one of both; "time-all" for more shapes. The environment's
-// COPIES=copies,mixed,rows,tensor picks the ways of copying that wgmma is tried with.
+// COPIES=copies,mixed,tensor picks the ways of copying that wgmma is tried with.
 #include "kernels/elements.cuh"
 #include "kernels/product.hpp"
 
@@ -212,9 +212,7 @@ float value_of(const std::vector<uint8_t>& bytes, uint32_t type, int64_t index) 
         std::memcpy(&value, &wide, 4);
         return value;
     }
-    __half half;
-    std::memcpy(&half, &bits, 2);
-    return __half2float(half);
+    return __half2float(__ushort_as_half(bits));
 }
 
 int multiprocessors = 1;
@@ -267,7 +265,6 @@ std::vector<form> forms() {
     const char* chosen = std::getenv("COPIES");
     for (const form& own : {form{"copies", true, operand_copies::copies},
                             form{"mixed", true, operand_copies::mixed},
-                            form{"rows", true, operand_copies::rows},
                             form{"tensor", true, operand_copies::tensor}})
         if (chosen == nullptr || std::strstr(chosen, own.name) != nullptr) all.push_back(own);
     return all;

@@ -180,14 +180,17 @@ struct tile_list {
 // ---- One stage: 64 columns of a tile ----
 
 // In shared memory: the rows of x, swizzled; then rows of weights, swizzled, or eight tiles of
-// codes with eight runs of 16 scales (64 bytes each) and of 16 zero points (16 bytes each).
+// codes with eight runs of 16 scales and of 16 zero points, of which every four begin at a multiple
+// of 128 bytes.
+__host__ __device__ constexpr int zeros_of_slice(int slice) { return slice / 4 * 128 + slice % 4 * 16; }
+
 template <weight_storage storage, int widest>
 struct stage_layout {
     static constexpr int x_bytes = widest * 128;
     static constexpr int weight_bytes =
         is_tiled(storage) ? row_slices * code_tile_bytes(storage) : tile_weight_rows * 128;
     static constexpr int scales_at = x_bytes + weight_bytes;
-    static constexpr int zeros_at = scales_at + row_slices * 64;
+    static constexpr int zeros_at = scales_at + row_slices * 16 * 4;
     static constexpr int bytes = is_tiled(storage) ? scales_at + 1024 : scales_at;
     static_assert(bytes % 1024 == 0);
 };
@@ -199,10 +202,10 @@ __device__ __forceinline__ int64_t slice_tile(const arguments& call, const tile&
     const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
     const int step = call.feature_step;
     if (gated && step == 1) {
-        // Slices 2 i and 2 i + 1 are tile i of the gate and of up.
-        which = slice % 2;
+        // Four tiles of the gate, then the same of up.
+        which = slice / 4;
         const int last = call.width / 16 - 1;
-        return first / 16 + min(at.feature / 16 + slice / 2, last);
+        return first / 16 + min(at.feature / 16 + slice % 4, last);
     }
     which = 0;
     const int last = call.width * step / 16 - 1;
@@ -362,14 +365,11 @@ struct stage_copier {
                 weights[i] += tile_bytes;
             }
             const int group = step / call.steps_per_group;
-            if (scales != nullptr) {
-                const int pieces_of_slice = scale_bytes();
-                copy_16(stage + layout::scales_at + thread / pieces_of_slice * 64
-                            + thread % pieces_of_slice * 16,
+            if (scales != nullptr)
+                copy_16(stage + layout::scales_at + thread * 16,
                         scales + static_cast<int64_t>(group) * 16 * scale_bytes());
-            }
             if (zeros != nullptr)
-                copy_16(stage + layout::zeros_at + (thread - 64) * 16,
+                copy_16(stage + layout::zeros_at + zeros_of_slice(thread - 64),
                         zeros + static_cast<int64_t>(group) * 16);
         }
     }
@@ -395,7 +395,7 @@ struct slice_address {
             if constexpr (gated) {
                 if (call.feature_step == 1) {
                     // Features 8 slice to 8 slice + 7: half slice % 2 of tiles slice / 2.
-                    from = slice / 2 * 2 + i;
+                    from = slice / 2 + 4 * i;
                     row_half = slice % 2;
                 } else {
                     // Gate and up of feature g of the slice are rows 2 g and 2 g + 1 of its tile.
@@ -405,8 +405,8 @@ struct slice_address {
                 half = row_half;
             }
             codes[i] = layout::x_bytes + from * code_tile_bytes(storage) + (row * 4 + within) * 16;
-            scales[i] = layout::scales_at + from * 64 + (row * 2 + row_half) * scale_bytes;
-            zeros[i] = layout::zeros_at + from * 16 + row * 2 + row_half;
+            scales[i] = layout::scales_at + (from * 16 + row * 2 + row_half) * scale_bytes;
+            zeros[i] = layout::zeros_at + zeros_of_slice(from) + row * 2 + row_half;
         }
     }
 

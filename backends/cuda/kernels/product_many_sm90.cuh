@@ -8,20 +8,24 @@
 
 namespace sluice::cuda::many {
 
-// How tensor copies see the operands, in boxes of 64 columns in the 128-byte swizzle. x in boxes of
-// `x_box_rows` rows, or of one; row-major weights by feature, gate and up apart, in boxes of
-// `weight_box_rows`.
+// How tensor copies see the operands. x: boxes of 64 columns of `x_box_rows` rows (`x`) or of
+// `x_part_rows` (`x_part`), in the 128-byte swizzle. Row-major weights: likewise, by feature, gate
+// and up apart, `weight_box_rows` of them. Tiles: a row of the matrix is a row of tiles, and a box
+// four such rows of one tile, of its scales or of its zero points.
 struct tensor_maps {
-    CUtensorMap x;
-    CUtensorMap weights[2];
+    CUtensorMap x, x_part;
+    CUtensorMap weights[2], scales[2], zeros[2];
 };
-inline constexpr int x_box_rows = 16;
+inline constexpr int x_box_rows = 64;
+inline constexpr int x_part_rows = 16;
 template <bool gated>
 inline constexpr int weight_box_rows = gated ? 8 : 64;
+inline constexpr int tile_box_rows = 4;
 
 // Fills what `call.copies` needs, having settled what that is; brings rows of x together where that
 // is asked for.
-void prepare_sm90(arguments& call, tensor_maps& maps, bool tiled, bool gated, cudaStream_t stream);
+void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bool gated,
+                  cudaStream_t stream);
 
 namespace {
 
@@ -148,110 +152,88 @@ __device__ __forceinline__ void write_slice(const arguments& call, const tile& a
     }
 }
 
-// Has stages copied by the async proxy. Weights: by the lanes of the first warp, each its own piece.
-// x: its boxes likewise, or row by row, by all threads.
+// Has stages copied by tensor copies, which one lane of each of the four warps starts.
 template <weight_storage storage, bool gated>
-struct bulk_copier {
+struct tensor_copier {
     using layout = stage_layout<storage, widest>;
     static constexpr bool tiled = is_tiled(storage);
-    static constexpr int rows_of_thread = widest / warpgroup;
 
     const arguments& call;
     const tensor_maps& maps;
-    int thread;
+    int warp;
+    int x_first, x_rows; // rows to copy from `x_first` on
+    int weight_row;      // of the first box; with tiles: row of tiles
+    uint32_t stage_bytes;
 
-    // Weights. Tiles: lanes 0 to 7 have the codes of a slice each, 8 to 15 the scales, 16 to 23 the
-    // zero points. Rows: a box each.
-    const char* source = nullptr;
-    uint32_t weight_target = 0, weight_size = 0; // 0: none
-    int weight_row = 0;
-    // x.
-    int x_row[rows_of_thread]; // -1: zeros, -2: none
-    int x_first = 0, x_boxes = 0;
-    uint32_t stage_bytes = 0;
+    __device__ __forceinline__ tensor_copier(const arguments& arguments, const tensor_maps& tensors,
+                                             int own_warp)
+        : call(arguments), maps(tensors), warp(own_warp) {}
 
-    __device__ __forceinline__ bulk_copier(const arguments& arguments, const tensor_maps& tensors,
-                                           int own_thread)
-        : call(arguments), maps(tensors), thread(own_thread) {}
-
-    __device__ __forceinline__ void begin(const tile& at) {
+    __device__ __forceinline__ void begin(const tile& at, bool with_x) {
         if constexpr (tiled) {
-            const int part = thread / 8, slice = thread % 8;
-            const int scales = 16 * (call.scale_type == SLUICE_F32 ? 4 : 2);
-            const bool has_zeros = call.zeros[0] != nullptr;
-            int which;
-            const int64_t row_tile = slice_tile<gated>(call, at, slice, which);
-            weight_size = 0;
-            if (part == 0) {
-                constexpr int bytes = code_tile_bytes(storage);
-                source = static_cast<const char*>(call.data[which])
-                         + row_tile * (call.columns / tile_columns) * bytes;
-                weight_target = layout::x_bytes + slice * bytes;
-                weight_size = bytes;
-            } else if (part == 1) {
-                source =
-                    static_cast<const char*>(call.scales[which]) + row_tile * call.groups * scales;
-                weight_target = layout::scales_at + slice * 64;
-                weight_size = scales;
-            } else if (part == 2 && has_zeros) {
-                source = reinterpret_cast<const char*>(call.zeros[which])
-                         + row_tile * call.groups * 16;
-                weight_target = layout::zeros_at + slice * 16;
-                weight_size = 16;
-            }
-            stage_bytes =
-                row_slices * (code_tile_bytes(storage) + scales + (has_zeros ? 16 : 0));
+            weight_row = at.matrix * (call.matrix_rows / 16) + at.feature * call.feature_step / 16;
+            stage_bytes = row_slices
+                          * (code_tile_bytes(storage) + 16 * (call.scale_type == SLUICE_F32 ? 4 : 2)
+                             + (call.zeros[0] != nullptr ? 16 : 0));
         } else {
-            constexpr int box_rows = weight_box_rows<gated>;
-            const int64_t first =
-                static_cast<int64_t>(at.matrix) * (call.matrix_rows / call.feature_step);
-            weight_row =
-                static_cast<int>(first) + at.feature + thread / (gated ? 2 : 1) * box_rows;
-            weight_target = layout::x_bytes + thread * box_rows * 128;
-            weight_size = thread < tile_weight_rows / box_rows ? 1 : 0;
+            weight_row = at.matrix * (call.matrix_rows / call.feature_step) + at.feature;
             stage_bytes = tile_weight_rows * 128;
         }
-        if (call.copies == operand_copies::rows) {
-#pragma unroll
-            for (int i = 0; i < rows_of_thread; ++i) {
-                const int place = thread + i * warpgroup;
-                x_row[i] = place >= at.count       ? -2
-                           : call.row != nullptr ? call.row[at.place + place]
-                                                 : at.place + place;
-            }
-            stage_bytes += at.count * 128;
-        } else if (call.copies == operand_copies::tensor) {
-            x_first = at.place;
-            x_boxes = (at.count + x_box_rows - 1) / x_box_rows;
-            stage_bytes += x_boxes * x_box_rows * 128;
-        }
+        x_first = at.place;
+        x_rows = with_x ? (at.count + x_part_rows - 1) / x_part_rows * x_part_rows : 0;
+        stage_bytes += x_rows * 128;
     }
 
+    // Four rows of tiles, or of what goes with them, then four more: of up, or the next.
+    __device__ __forceinline__ void copy_tiles(uint32_t target, uint32_t distance,
+                                               const CUtensorMap (&map)[2], int column,
+                                               uint32_t barrier) {
+        copy_box(target, map[0], column, weight_row, barrier);
+        if (gated && call.feature_step == 1)
+            copy_box(target + distance, map[1], column, weight_row, barrier);
+        else
+            copy_box(target + distance, map[0], column, weight_row + tile_box_rows, barrier);
+    }
+
+    // By one lane of each warp. A copy may be done before its bytes are expected: an arrival is
+    // outstanding.
     __device__ __forceinline__ void copy(uint32_t stage, uint32_t barrier, int step) {
-        if (call.copies == operand_copies::rows) {
-            // An arrival is outstanding, so that copies may be done before their bytes are expected.
-#pragma unroll
-            for (int i = 0; i < rows_of_thread; ++i)
-                if (x_row[i] != -2)
-                    copy_box(stage + (thread + i * warpgroup) * 128, maps.x, step * 64, x_row[i],
-                             barrier);
-        }
-        if (thread >= 32) return;
-        if (thread == 0) arrive_expecting(barrier, stage_bytes);
-        __syncwarp();
-        if (call.copies == operand_copies::tensor && thread < x_boxes)
-            copy_box(stage + thread * x_box_rows * 128, maps.x, step * 64,
-                     x_first + thread * x_box_rows, barrier);
-        if (weight_size == 0) return;
-        if constexpr (tiled) {
-            const int group = step / call.steps_per_group;
-            const char* from = source
-                               + static_cast<int64_t>(thread < row_slices ? step : group)
-                                     * static_cast<int>(weight_size);
-            copy_run(stage + weight_target, from, weight_size, barrier);
+        if (warp == 0) arrive_expecting(barrier, stage_bytes);
+        const int from = warp * x_box_rows, rows = x_rows - from;
+        if (rows >= x_box_rows) {
+            copy_box(stage + from * 128, maps.x, step * 64, x_first + from, barrier);
         } else {
-            copy_box(stage + weight_target, maps.weights[gated ? thread % 2 : 0], step * 64,
-                     weight_row, barrier);
+            for (int part = 0; part < rows; part += x_part_rows)
+                copy_box(stage + (from + part) * 128, maps.x_part, step * 64,
+                         x_first + from + part, barrier);
+        }
+        if constexpr (tiled) {
+            constexpr int half = row_slices / 2;
+            const int group = step / call.steps_per_group;
+            if (warp == 3) {
+                constexpr int bytes = code_tile_bytes(storage);
+                copy_tiles(stage + layout::x_bytes, half * bytes, maps.weights, step * 256, barrier);
+            } else if (warp == 2) {
+                copy_tiles(stage + layout::scales_at,
+                           half * 16 * (call.scale_type == SLUICE_F32 ? 4 : 2), maps.scales,
+                           group * 16, barrier);
+            } else if (warp == 1 && call.zeros[0] != nullptr) {
+                copy_tiles(stage + layout::zeros_at, zeros_of_slice(half), maps.zeros, group * 16,
+                           barrier);
+            }
+        } else if constexpr (gated) {
+            // Eight features of the gate, the same of up, and so on.
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const int slice = warp * 2 + i;
+#pragma unroll
+                for (int which = 0; which < 2; ++which)
+                    copy_box(stage + layout::x_bytes + slice * 2048 + which * 1024,
+                             maps.weights[which], step * 64, weight_row + slice * 8, barrier);
+            }
+        } else if (warp >= 2) {
+            copy_box(stage + layout::x_bytes + (warp - 2) * 8192, maps.weights[0], step * 64,
+                     weight_row + (warp - 2) * 64, barrier);
         }
     }
 };
@@ -421,39 +403,51 @@ __global__ void __launch_bounds__(most_threads, 1)
         give_registers<producer_registers>();
         const int steps = call.columns / 64;
         ring<count> next;
-        const bool by_threads =
-            call.copies == operand_copies::copies || call.copies == operand_copies::mixed;
-        if (by_threads) {
-            const bool all = call.copies == operand_copies::copies;
+        const int warp = __shfl_sync(0xFFFFFFFFu, thread / 32, 0);
+        if (call.copies == operand_copies::tensor) {
+            tensor_copier<storage, gated> copier(call, maps, warp);
+            for (; walk.more; walk.advance()) {
+                copier.begin(walk.at, true);
+                for (int step = 0; step < steps; ++step) {
+                    wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
+                    if (elect_lane())
+                        copier.copy(first_stage + next.slot * layout::bytes, full + next.slot * 8,
+                                    step);
+                    __syncwarp();
+                    next.advance();
+                }
+            }
+        } else if (call.copies == operand_copies::mixed) {
             stage_copier<Half, storage, gated, widest, warpgroup> copier(call, thread);
-            bulk_copier<storage, gated> bulk(call, maps, thread);
+            tensor_copier<storage, gated> weights(call, maps, warp);
             for (; walk.more; walk.advance()) {
                 copier.begin(walk.at);
-                bulk.begin(walk.at);
+                weights.begin(walk.at, false);
                 for (int step = 0; step < steps; ++step) {
                     wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
                     const uint32_t stage = first_stage + next.slot * layout::bytes;
-                    if (all)
-                        copier.copy_weights(stage, step);
-                    else
-                        bulk.copy(stage, full + next.slot * 8, step);
+                    if (elect_lane()) weights.copy(stage, full + next.slot * 8, step);
+                    __syncwarp();
                     copier.copy_x(stage, step);
                     arrive_after_copies(full + next.slot * 8);
                     next.advance();
                 }
             }
-            commit_copies();
-            wait_copies<0>();
-        } else if (thread < 32 || call.copies == operand_copies::rows) {
-            bulk_copier<storage, gated> bulk(call, maps, thread);
+        } else {
+            stage_copier<Half, storage, gated, widest, warpgroup> copier(call, thread);
             for (; walk.more; walk.advance()) {
-                bulk.begin(walk.at);
+                copier.begin(walk.at);
                 for (int step = 0; step < steps; ++step) {
                     wait_for_phase(empty + next.slot * 8, next.parity ^ 1);
-                    bulk.copy(first_stage + next.slot * layout::bytes, full + next.slot * 8, step);
+                    copier.copy(first_stage + next.slot * layout::bytes, step);
+                    arrive_after_copies(full + next.slot * 8);
                     next.advance();
                 }
             }
+        }
+        if (call.copies != operand_copies::tensor) {
+            commit_copies();
+            wait_copies<0>();
         }
     } else {
         take_registers<consumer_registers>();
@@ -476,7 +470,7 @@ __global__ void __launch_bounds__(most_threads, 1)
 template <typename Half, weight_storage storage, bool gated>
 void launch_kernel(arguments call, int multiprocessor_count, cudaStream_t stream) {
     tensor_maps maps{};
-    prepare_sm90(call, maps, is_tiled(storage), gated, stream);
+    prepare_sm90(call, maps, storage, gated, stream);
     const auto kernel = product_kernel<Half, storage, gated>;
     constexpr int bytes = shared_bytes<storage>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);

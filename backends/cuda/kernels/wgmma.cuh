@@ -52,15 +52,15 @@ __device__ __forceinline__ void arrive_expecting(uint32_t barrier, uint32_t byte
                  : "memory");
 }
 
-// ---- Copies of many bytes by one thread, which tell a barrier ----
+// ---- Copies of boxes by one thread, which tell a barrier ----
 
-// Multiples of 16 bytes ("cp.async.bulk").
-__device__ __forceinline__ void copy_run(uint32_t target, const void* source, uint32_t bytes,
-                                         uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
-                 "%2, [%3];" ::"r"(target),
-                 "l"(__cvta_generic_to_global(source)), "r"(bytes), "r"(barrier)
-                 : "memory");
+// True in one lane of the warp, which the compiler then knows to be alone ("elect.sync"): what is
+// the operand of a copy must be the same in all lanes that are there.
+__device__ __forceinline__ bool elect_lane() {
+    uint32_t elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(elected));
+    return elected != 0;
 }
 
 // A box of a matrix whose first element is at (row, column); what lies outside the matrix is zero
