@@ -2,7 +2,9 @@
 //   nvcc -std=c++20 -O3 -t 0 -gencode arch=compute_80,code=sm_80
 //       -gencode arch=compute_90a,code=sm_90a -I abi/include -I backends/cuda
 //       tests/cuda/product_many_test.cu backends/cuda/kernels/product_many*.cu -o product_many_test
-// Arguments: "check" or "time" for one of both.
+// -DSLUICE_TEST_HOPPER leaves out the form for sm_80: then product_many_sm80.cu is not needed.
+// Arguments: "check" or "time" for one of both; "time-all" for more shapes. The environment's
+// COPIES=copies,mixed,tensor picks the ways of copying that wgmma is tried with.
 #include "kernels/elements.cuh"
 #include "kernels/product.hpp"
 
@@ -16,6 +18,13 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#if defined(SLUICE_TEST_HOPPER)
+#include "kernels/product_many.cuh"
+namespace sluice::cuda::many {
+void launch_sm80(const arguments&, weight_storage, bool, bool, int, cudaStream_t) {}
+} // namespace sluice::cuda::many
+#endif
 
 using namespace sluice::cuda;
 
@@ -203,9 +212,7 @@ float value_of(const std::vector<uint8_t>& bytes, uint32_t type, int64_t index) 
         std::memcpy(&value, &wide, 4);
         return value;
     }
-    __half half;
-    std::memcpy(&half, &bits, 2);
-    return __half2float(half);
+    return __half2float(__ushort_as_half(bits));
 }
 
 int multiprocessors = 1;
@@ -242,9 +249,30 @@ difference compare(const std::vector<uint8_t>& out, uint32_t type, const std::ve
     return result;
 }
 
-// Runs the call in one form, twice, and compares; `owned` places belong to a matrix, `step` picks
+// A form of the product: mma.sync, or wgmma with one way of copying.
+struct form {
+    const char* name;
+    bool hopper;
+    operand_copies copies;
+};
+
+std::vector<form> forms() {
+    std::vector<form> all;
+#if !defined(SLUICE_TEST_HOPPER)
+    all.push_back({"mma", false, operand_copies::automatic});
+#endif
+    if (!has_hopper) return all;
+    const char* chosen = std::getenv("COPIES");
+    for (const form& own : {form{"copies", true, operand_copies::copies},
+                            form{"mixed", true, operand_copies::mixed},
+                            form{"tensor", true, operand_copies::tensor}})
+        if (chosen == nullptr || std::strstr(chosen, own.name) != nullptr) all.push_back(own);
+    return all;
+}
+
+// Runs the call in every form, twice, and compares; `owned` places belong to a matrix, `step` picks
 // the values compared.
-void check(product_call call, int64_t owned, int64_t step, bool hopper, const std::string& name) {
+void check(product_call call, int64_t owned, int64_t step, const std::string& name) {
     if (!fits_product_many(call)) {
         std::printf("FAIL %s: does not fit\n", name.c_str());
         ++failures;
@@ -263,31 +291,31 @@ void check(product_call call, int64_t owned, int64_t step, bool hopper, const st
     CHECK_CUDA(cudaMemcpy(wanted.data(), wanted_device, compared * 4, cudaMemcpyDefault));
     std::vector<uint8_t> first(bytes), second(bytes);
     call.y = memory.allocate(bytes);
-    for (auto* out : {&first, &second}) {
-        CHECK_CUDA(cudaMemset(call.y, 0xFF, bytes)); // NaN in every type
-        launch_product_many(call, hopper, multiprocessors, nullptr);
-        CHECK_CUDA(cudaGetLastError());
-        CHECK_CUDA(cudaDeviceSynchronize());
-        CHECK_CUDA(cudaMemcpy(out->data(), call.y, bytes, cudaMemcpyDefault));
+    call.gathered = memory.allocate(call.places * call.weight.columns * 2);
+    for (const form& own : forms()) {
+        call.copies = own.copies;
+        for (auto* out : {&first, &second}) {
+            CHECK_CUDA(cudaMemset(call.y, 0xFF, bytes)); // NaN in every type
+            launch_product_many(call, own.hopper, multiprocessors, nullptr);
+            CHECK_CUDA(cudaGetLastError());
+            CHECK_CUDA(cudaDeviceSynchronize());
+            CHECK_CUDA(cudaMemcpy(out->data(), call.y, bytes, cudaMemcpyDefault));
+        }
+        const difference found = compare(first, call.y_type, wanted, step, compared);
+        bool untouched = true;
+        for (int64_t i = used * bytes_of(call.y_type); i < bytes; ++i)
+            untouched = untouched && first[i] == 0xFF;
+        const bool repeats = first == second;
+        const double allowed = call.x_type == SLUICE_BF16 ? 8e-3 : 1.5e-3;
+        const bool passed = found.is_finite && found.norm < allowed && found.worst < 12 * allowed
+                            && untouched && repeats;
+        if (!passed) ++failures;
+        std::printf("%s %-6s %-62s error %.2e worst %.2e%s%s%s\n", passed ? "PASS" : "FAIL",
+                    own.name, name.c_str(), found.norm, found.worst,
+                    found.is_finite ? "" : " NOT WRITTEN", untouched ? "" : " WROTE TOO MUCH",
+                    repeats ? "" : " DIFFERS FROM RUN TO RUN");
+        std::fflush(stdout);
     }
-    const difference found = compare(first, call.y_type, wanted, step, compared);
-    bool untouched = true;
-    for (int64_t i = used * bytes_of(call.y_type); i < bytes; ++i)
-        untouched = untouched && first[i] == 0xFF;
-    const bool repeats = first == second;
-    const double allowed = call.x_type == SLUICE_BF16 ? 8e-3 : 1.5e-3;
-    const bool passed = found.is_finite && found.norm < allowed && found.worst < 12 * allowed
-                        && untouched && repeats;
-    if (!passed) ++failures;
-    std::printf("%s %s %-62s error %.2e worst %.2e%s%s%s\n", passed ? "PASS" : "FAIL",
-                hopper ? "wgmma" : "mma  ", name.c_str(), found.norm, found.worst,
-                found.is_finite ? "" : " NOT WRITTEN", untouched ? "" : " WROTE TOO MUCH",
-                repeats ? "" : " DIFFERS FROM RUN TO RUN");
-}
-
-void check_both(const product_call& call, int64_t owned, int64_t step, const std::string& name) {
-    check(call, owned, step, false, name);
-    if (has_hopper) check(call, owned, step, true, name);
 }
 
 // ---- Correctness ----
@@ -379,7 +407,7 @@ void check_all() {
                             + std::to_string(call.gate.activation) + ", scales "
                             + std::to_string(number % 3) + (variant == 1 ? ", zeros, bias" : "")
                             + (call.y_type == SLUICE_F32 ? ", f32" : "");
-                        check_both(call, owned, 1, name);
+                        check(call, owned, 1, name);
                     }
                 }
             }
@@ -414,14 +442,77 @@ void time_call(product_call call, int64_t owned, const std::string& name) {
     const int64_t width = width_of(call);
     const double work = 2.0 * static_cast<double>(owned) * static_cast<double>(width)
                         * (call.gate.gates ? 2.0 : 1.0) * static_cast<double>(call.weight.columns);
-    check_both(call, owned, owned * width / 20000 * 2 + 1, name);
+    check(call, owned, owned * width / 20000 * 2 + 1, name);
     pool memory;
     call.y = memory.allocate(call.places * width * bytes_of(call.y_type));
-    for (const bool hopper : {false, true}) {
-        if (hopper && !has_hopper) continue;
-        const double time = median_milliseconds(call, hopper);
-        std::printf("TIME %s %-50s %8.3f ms %7.1f TFLOP/s\n", hopper ? "wgmma" : "mma  ",
-                    name.c_str(), time, work / time * 1e-9);
+    call.gathered = memory.allocate(call.places * call.weight.columns * 2);
+    for (const form& own : forms()) {
+        call.copies = own.copies;
+        const double time = median_milliseconds(call, own.hopper);
+        std::printf("TIME %-6s %-50s %8.3f ms %7.1f TFLOP/s\n", own.name, name.c_str(), time,
+                    work / time * 1e-9);
+        std::fflush(stdout);
+    }
+}
+
+// The shapes of Qwen3-30B-A3B with 4096 tokens: 256 places an expert, more or less.
+void time_even() {
+    const int tokens = 4096, choices = 8, experts = 128;
+    std::mt19937 random(11);
+    std::vector<std::vector<int32_t>> rows(experts);
+    std::vector<int> order(experts);
+    for (int m = 0; m < experts; ++m) order[m] = m;
+    for (int t = 0; t < tokens; ++t) {
+        for (int j = 0; j < choices; ++j) {
+            std::swap(order[j], order[j + static_cast<int>(random() % (experts - j))]);
+            rows[order[j]].push_back(t);
+        }
+    }
+    std::vector<int32_t> offset(1, 0), row;
+    size_t most = 0, least = row.max_size();
+    for (const auto& own : rows) {
+        row.insert(row.end(), own.begin(), own.end());
+        offset.push_back(static_cast<int32_t>(row.size()));
+        most = std::max(most, own.size());
+        least = std::min(least, own.size());
+    }
+    std::printf("places of an expert: %zu to %zu\n", least, most);
+    for (const auto storage : {weight_storage::int4, weight_storage::bfloat16}) {
+        const std::string kind = storage == weight_storage::int4 ? "int4" : "bf16";
+        {
+            pool memory;
+            product_call call;
+            call.x_type = call.y_type = SLUICE_BF16;
+            call.places = tokens * choices;
+            call.offset = memory.copied(offset);
+            call.row = memory.copied(row);
+            call.x = memory.filled(SLUICE_BF16, tokens * 2048, content::numbers);
+            call.weight =
+                make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
+            call.up = make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
+            call.gate.gates = true;
+            time_call(call, row.size(), "gated 2048 -> 768, " + kind);
+        }
+        {
+            pool memory;
+            product_call call;
+            call.x_type = call.y_type = SLUICE_BF16;
+            call.places = tokens * choices;
+            call.offset = memory.copied(offset);
+            call.x = memory.filled(SLUICE_BF16, tokens * choices * 768, content::numbers);
+            call.weight =
+                make_weight(memory, storage, experts, 2048, 768, SLUICE_BF16, 64, false);
+            time_call(call, row.size(), "down 768 -> 2048, " + kind);
+        }
+        {
+            pool memory;
+            product_call call;
+            call.x_type = call.y_type = SLUICE_BF16;
+            call.places = tokens;
+            call.x = memory.filled(SLUICE_BF16, tokens * 2048, content::numbers);
+            call.weight = make_weight(memory, storage, 1, 4096, 2048, SLUICE_BF16, 64, false);
+            time_call(call, tokens, "dense 2048 -> 4096, 4096 rows, " + kind);
+        }
     }
 }
 
@@ -505,8 +596,9 @@ int main(int argc, char** argv) {
     has_hopper = properties.major == 9;
     std::printf("%s, %d multiprocessors\n", properties.name, multiprocessors);
     const std::string only = argc > 1 ? argv[1] : "";
-    if (only != "time") check_all();
-    if (only != "check") time_all();
+    if (only.empty() || only == "check") check_all();
+    if (only.empty() || only == "time") time_even();
+    if (only == "time-all") time_all();
     std::printf(failures == 0 ? "PASS\n" : "FAIL: %d cases\n", failures);
     return failures == 0 ? 0 : 1;
 }

@@ -21,6 +21,11 @@ struct gating {
     float clamp = 0;
 };
 
+// How the products for many rows bring their operands to a multiprocessor with wgmma. Copies: all
+// threads of a warpgroup, 16 bytes each. Mixed: x so, weights by tensor copies. Tensor: all by tensor
+// copies; rows of x must be consecutive or are brought together before.
+enum class operand_copies : int32_t { automatic, copies, mixed, tensor };
+
 struct product_call {
     const void* x = nullptr; // [..., columns], row-major
     uint32_t x_type = 0;     // F32, BF16 or F16
@@ -38,6 +43,8 @@ struct product_call {
     const float* input_scale = nullptr; // [places]: multiplies x's row of that place
     void* y = nullptr;                  // [places, rows] (or the gated width), row-major
     uint32_t y_type = 0;
+    operand_copies copies = operand_copies::automatic;
+    void* gathered = nullptr; // [places, columns] of x's type to bring rows together in; or NULL
 };
 
 // Any types, any sizes. Places from offset[matrices] on become zeros.

@@ -37,6 +37,8 @@ struct arguments {
     int32_t groups;
     uint32_t scale_type;
     bool y_is_float;
+    operand_copies copies;
+    void* gathered;
     gate_form form;
 };
 
@@ -71,6 +73,8 @@ struct tile_list {
         const int tiles = (count + widest - 1) / widest;
         if (tiles == 0) return 0;
         const int each = (count + tiles - 1) / tiles;
+        // Of the sizes between the granules, the one that halves what is little over the widest.
+        if (granule == 32 && each > 128 && each <= 144) return 144;
         return (each + granule - 1) / granule * granule;
     }
 
@@ -176,17 +180,37 @@ struct tile_list {
 // ---- One stage: 64 columns of a tile ----
 
 // In shared memory: the rows of x, swizzled; then rows of weights, swizzled, or eight tiles of
-// codes with eight runs of 16 scales (64 bytes each) and of 16 zero points (16 bytes each).
+// codes with eight runs of 16 scales and of 16 zero points, of which every four begin at a multiple
+// of 128 bytes.
+__host__ __device__ constexpr int zeros_of_slice(int slice) { return slice / 4 * 128 + slice % 4 * 16; }
+
 template <weight_storage storage, int widest>
 struct stage_layout {
     static constexpr int x_bytes = widest * 128;
     static constexpr int weight_bytes =
         is_tiled(storage) ? row_slices * code_tile_bytes(storage) : tile_weight_rows * 128;
     static constexpr int scales_at = x_bytes + weight_bytes;
-    static constexpr int zeros_at = scales_at + row_slices * 64;
+    static constexpr int zeros_at = scales_at + row_slices * 16 * 4;
     static constexpr int bytes = is_tiled(storage) ? scales_at + 1024 : scales_at;
     static_assert(bytes % 1024 == 0);
 };
+
+// The tile of codes that slice `slice` of the stage holds: which weight, and which tile of rows.
+template <bool gated>
+__device__ __forceinline__ int64_t slice_tile(const arguments& call, const tile& at, int slice,
+                                              int& which) {
+    const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
+    const int step = call.feature_step;
+    if (gated && step == 1) {
+        // Four tiles of the gate, then the same of up.
+        which = slice / 4;
+        const int last = call.width / 16 - 1;
+        return first / 16 + min(at.feature / 16 + slice % 4, last);
+    }
+    which = 0;
+    const int last = call.width * step / 16 - 1;
+    return first / 16 + min(at.feature * step / 16 + slice, last);
+}
 
 // Copies stages with `threads` threads, 16 bytes at a time, by cp.async; the caller commits or
 // tells a barrier.
@@ -218,22 +242,6 @@ struct stage_copier {
 
     __device__ __forceinline__ int scale_bytes() const {
         return call.scale_type == SLUICE_F32 ? 4 : 2;
-    }
-
-    // The tile of codes that slice `slice` of the stage holds: which weight, and which tile of
-    // rows.
-    __device__ __forceinline__ int64_t slice_tile(const tile& at, int slice, int& which) const {
-        const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
-        const int step = call.feature_step;
-        if (gated && step == 1) {
-            // Slices 2 i and 2 i + 1 are tile i of the gate and of up.
-            which = slice % 2;
-            const int last = call.width / 16 - 1;
-            return first / 16 + min(at.feature / 16 + slice / 2, last);
-        }
-        which = 0;
-        const int last = call.width * step / 16 - 1;
-        return first / 16 + min(at.feature * step / 16 + slice, last);
     }
 
     __device__ __forceinline__ void begin(const tile& at) {
@@ -276,7 +284,7 @@ struct stage_copier {
 #pragma unroll
             for (int i = 0; i < slices_of_warp; ++i) {
                 int which;
-                const int64_t row_tile = slice_tile(at, warp + i * warps, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, warp + i * warps, which);
                 weights[i] = static_cast<const char*>(call.data[which])
                              + row_tile * tiles_along * tile_bytes + lane * 16;
             }
@@ -285,7 +293,7 @@ struct stage_copier {
             const int pieces_of_slice = scale_bytes(); // 16 scales are that many pieces
             if (thread < row_slices * pieces_of_slice) {
                 int which;
-                const int64_t row_tile = slice_tile(at, thread / pieces_of_slice, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, thread / pieces_of_slice, which);
                 scales = static_cast<const char*>(call.scales[which])
                          + row_tile * call.groups * 16 * scale_bytes()
                          + thread % pieces_of_slice * 16;
@@ -293,7 +301,7 @@ struct stage_copier {
             // Another warp than the first, which has the scales.
             if (call.zeros[0] != nullptr && thread >= 64 && thread < 64 + row_slices) {
                 int which;
-                const int64_t row_tile = slice_tile(at, thread - 64, which);
+                const int64_t row_tile = slice_tile<gated>(call, at, thread - 64, which);
                 zeros = call.zeros[which] + row_tile * call.groups * 16;
             }
         }
@@ -302,15 +310,35 @@ struct stage_copier {
     // Starts the copies of step `step` (columns 64 step to 64 step + 63) into the stage at `stage`.
     // Steps come in order from 0.
     __device__ __forceinline__ void copy(uint32_t stage, int step) {
+        copy_x(stage, step);
+        copy_weights(stage, step);
+    }
+
+    __device__ __forceinline__ void copy_x(uint32_t stage, int step) {
         const int own_row = thread / 8, piece = thread % 8;
         const uint32_t target = stage + swizzled(own_row, piece);
         const char* source = static_cast<const char*>(call.x) + static_cast<int64_t>(step) * 128;
+        // Four at a time, their addresses in registers of their own: a copy reads its address late,
+        // and until then no other may take its place.
+        constexpr int batch = x_copies % 4 == 0 ? 4 : 1;
 #pragma unroll
-        for (int i = 0; i < x_copies; ++i) {
-            if (i < x_used)
-                copy_16(target + i * rows_at_once * 128,
-                        source + static_cast<int64_t>(x_at[i]) * 16, x_read >> i & 1);
+        for (int from = 0; from < x_copies; from += batch) {
+            if (from >= x_used) break;
+            const char* at[batch];
+#pragma unroll
+            for (int i = 0; i < batch; ++i)
+                at[i] = source + static_cast<int64_t>(x_at[from + i]) * 16;
+            if constexpr (batch == 4)
+                asm volatile("" : "+l"(at[0]), "+l"(at[1]), "+l"(at[2]), "+l"(at[3]));
+#pragma unroll
+            for (int i = 0; i < batch; ++i)
+                copy_16(target + (from + i) * rows_at_once * 128, at[i], x_read >> (from + i) & 1);
         }
+    }
+
+    __device__ __forceinline__ void copy_weights(uint32_t stage, int step) {
+        const int own_row = thread / 8, piece = thread % 8;
+        const uint32_t target = stage + swizzled(own_row, piece);
         if constexpr (!tiled) {
             // Rows of one thread are a whole number of slices apart.
             constexpr int slices_at_once = rows_at_once / 16;
@@ -337,14 +365,11 @@ struct stage_copier {
                 weights[i] += tile_bytes;
             }
             const int group = step / call.steps_per_group;
-            if (scales != nullptr) {
-                const int pieces_of_slice = scale_bytes();
-                copy_16(stage + layout::scales_at + thread / pieces_of_slice * 64
-                            + thread % pieces_of_slice * 16,
+            if (scales != nullptr)
+                copy_16(stage + layout::scales_at + thread * 16,
                         scales + static_cast<int64_t>(group) * 16 * scale_bytes());
-            }
             if (zeros != nullptr)
-                copy_16(stage + layout::zeros_at + (thread - 64) * 16,
+                copy_16(stage + layout::zeros_at + zeros_of_slice(thread - 64),
                         zeros + static_cast<int64_t>(group) * 16);
         }
     }
@@ -370,7 +395,7 @@ struct slice_address {
             if constexpr (gated) {
                 if (call.feature_step == 1) {
                     // Features 8 slice to 8 slice + 7: half slice % 2 of tiles slice / 2.
-                    from = slice / 2 * 2 + i;
+                    from = slice / 2 + 4 * i;
                     row_half = slice % 2;
                 } else {
                     // Gate and up of feature g of the slice are rows 2 g and 2 g + 1 of its tile.
@@ -380,8 +405,8 @@ struct slice_address {
                 half = row_half;
             }
             codes[i] = layout::x_bytes + from * code_tile_bytes(storage) + (row * 4 + within) * 16;
-            scales[i] = layout::scales_at + from * 64 + (row * 2 + row_half) * scale_bytes;
-            zeros[i] = layout::zeros_at + from * 16 + row * 2 + row_half;
+            scales[i] = layout::scales_at + (from * 16 + row * 2 + row_half) * scale_bytes;
+            zeros[i] = layout::zeros_at + zeros_of_slice(from) + row * 2 + row_half;
         }
     }
 

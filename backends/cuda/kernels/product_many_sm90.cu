@@ -2,6 +2,128 @@
 #include "product_many_sm90.cuh"
 
 namespace sluice::cuda::many {
+namespace {
+
+// The driver's function, found without linking the driver; NULL if it has none.
+decltype(&cuTensorMapEncodeTiled) encoder() {
+    static const auto found = [] {
+        void* function = nullptr;
+        cudaDriverEntryPointQueryResult result{};
+#if CUDART_VERSION >= 12050
+        const cudaError_t status = cudaGetDriverEntryPointByVersion(
+            "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
+#else
+        const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
+                                                           cudaEnableDefault, &result);
+#endif
+        if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) function = nullptr;
+        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+    }();
+    return found;
+}
+
+// A matrix of `rows` rows, `distance` elements from one to the next.
+bool encode(CUtensorMap& map, CUtensorMapDataType type, int element_bytes, bool swizzles,
+            const void* data, int64_t columns, int64_t rows, int64_t distance, int box_columns,
+            int box_rows) {
+    const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+    const cuuint64_t stride[1] = {static_cast<cuuint64_t>(distance) * element_bytes};
+    const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns),
+                               static_cast<cuuint32_t>(box_rows)};
+    const cuuint32_t step[2] = {1, 1};
+    return encoder()(&map, type, 2, const_cast<void*>(data), size, stride, box, step,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE,
+                     swizzles ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+           == CUDA_SUCCESS;
+}
+
+bool encode_halves(CUtensorMap& map, const void* data, int64_t columns, int64_t rows,
+                   int64_t distance, int box_rows) {
+    return encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, true, data, columns, rows, distance, 64,
+                  box_rows);
+}
+
+bool encode_tiles(CUtensorMap& map, CUtensorMapDataType type, int element_bytes, const void* data,
+                  int64_t count, int64_t rows, int box_columns) {
+    const int64_t columns = count * box_columns;
+    return encode(map, type, element_bytes, false, data, columns, rows, columns, box_columns,
+                  tile_box_rows);
+}
+
+bool encode_all(const arguments& call, tensor_maps& maps, weight_storage storage, bool gated) {
+    if (encoder() == nullptr) return false;
+    const int64_t columns = call.columns;
+    bool done = true;
+    if (call.copies == operand_copies::tensor)
+        done = encode_halves(maps.x, call.x, columns, call.places, columns, x_box_rows)
+               && encode_halves(maps.x_part, call.x, columns, call.places, columns, x_part_rows);
+    const bool tiled = is_tiled(storage);
+    // Gate and up of a stage come from two matrices, unless they alternate within tiles.
+    const int matrices = gated && !(tiled && call.feature_step == 2) ? 2 : 1;
+    for (int i = 0; i < matrices && done; ++i) {
+        int64_t rows = static_cast<int64_t>(call.matrices) * call.matrix_rows;
+        // Up behind the gate in one weight.
+        if (i == 1 && call.feature_step == 1 && call.matrix_rows > call.width) rows -= call.width;
+        if (!tiled) {
+            rows /= call.feature_step;
+            done = encode_halves(maps.weights[i], call.data[i], columns, rows,
+                                 columns * call.feature_step,
+                                 gated ? weight_box_rows<true> : weight_box_rows<false>);
+            continue;
+        }
+        rows /= tile_rows;
+        done = storage == weight_storage::int4
+                   ? encode_tiles(maps.weights[i], CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, call.data[i],
+                                  columns / tile_columns, rows, 256)
+                   : encode_tiles(maps.weights[i], CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, call.data[i],
+                                  columns / tile_columns, rows, 256);
+        const bool wide = call.scale_type == SLUICE_F32;
+        done = done
+               && encode_tiles(maps.scales[i],
+                               wide ? CU_TENSOR_MAP_DATA_TYPE_UINT32
+                                    : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                               wide ? 4 : 2, call.scales[i], call.groups, rows, 16);
+        if (call.zeros[0] != nullptr)
+            done = done
+                   && encode_tiles(maps.zeros[i], CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, call.zeros[i],
+                                   call.groups, rows, 16);
+    }
+    return done;
+}
+
+// One warp a row.
+__global__ void gather_kernel(const uint4* x, const int32_t* row, int32_t places, int32_t pieces,
+                              uint4* out) {
+    const int place = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (place >= places) return;
+    const int from = row[place];
+    for (int i = threadIdx.x % 32; i < pieces; i += 32)
+        out[static_cast<int64_t>(place) * pieces + i] =
+            from < 0 ? make_uint4(0, 0, 0, 0) : x[static_cast<int64_t>(from) * pieces + i];
+}
+
+} // namespace
+
+void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bool gated,
+                  cudaStream_t stream) {
+    if (call.copies == operand_copies::automatic)
+        call.copies = call.row == nullptr || call.gathered != nullptr ? operand_copies::tensor
+                                                                      : operand_copies::mixed;
+    if (call.copies == operand_copies::tensor && call.row != nullptr) {
+        if (call.gathered == nullptr) {
+            call.copies = operand_copies::mixed;
+        } else {
+            gather_kernel<<<(call.places + 7) / 8, 256, 0, stream>>>(
+                static_cast<const uint4*>(call.x), call.row, call.places, call.columns / 8,
+                static_cast<uint4*>(call.gathered));
+            call.x = call.gathered;
+            call.row = nullptr;
+        }
+    }
+    if (call.copies != operand_copies::copies && !encode_all(call, maps, storage, gated))
+        call.copies = operand_copies::copies;
+}
 
 bool has_sm90() {
     static const bool has = [] {

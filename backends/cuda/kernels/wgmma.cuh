@@ -4,6 +4,8 @@
 
 #include "mma.cuh"
 
+#include <cuda.h> // CUtensorMap; nothing of the driver's is called by name
+
 namespace sluice::cuda {
 
 // ---- mbarrier ----
@@ -35,6 +37,39 @@ __device__ __forceinline__ void wait_for_phase(uint32_t barrier, uint32_t parity
                  "finished:\n"
                  "}\n" ::"r"(barrier),
                  "r"(parity)
+                 : "memory");
+}
+
+// Barriers as started are seen by copies of the async proxy, too ("membar/fence").
+__device__ __forceinline__ void fence_started_barriers() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Arrives and makes the phase wait for that many bytes more of copies ("mbarrier.arrive"). A copy
+// may be done before its bytes are expected, as long as the phase waits for this arrival.
+__device__ __forceinline__ void arrive_expecting(uint32_t barrier, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+// ---- Copies of boxes by one thread, which tell a barrier ----
+
+// True in one lane of the warp, which the compiler then knows to be alone ("elect.sync"): what is
+// the operand of a copy must be the same in all lanes that are there.
+__device__ __forceinline__ bool elect_lane() {
+    uint32_t elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(elected));
+    return elected != 0;
+}
+
+// A box of a matrix whose first element is at (row, column); what lies outside the matrix is zero
+// and counts as copied ("cp.async.bulk.tensor").
+__device__ __forceinline__ void copy_box(uint32_t target, const CUtensorMap& map, int column,
+                                         int row, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(target),
+                 "l"(&map), "r"(column), "r"(row), "r"(barrier)
                  : "memory");
 }
 
@@ -91,6 +126,7 @@ struct warpgroup_product;
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define SLUICE_WGMMA_NAMES_4                                                                       \
     "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define SLUICE_WGMMA_NAMES_TAIL "%64, %65, %66, %67, %68, %69, %70, %71"
 #define SLUICE_WGMMA_NAMES_5                                                                       \
     "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 #define SLUICE_WGMMA_NAMES_6                                                                       \
@@ -102,6 +138,7 @@ struct warpgroup_product;
 #define SLUICE_WGMMA_LIST_64  SLUICE_WGMMA_LIST_32 ", " SLUICE_WGMMA_NAMES_1
 #define SLUICE_WGMMA_LIST_96  SLUICE_WGMMA_LIST_64 ", " SLUICE_WGMMA_NAMES_2
 #define SLUICE_WGMMA_LIST_128 SLUICE_WGMMA_LIST_96 ", " SLUICE_WGMMA_NAMES_3
+#define SLUICE_WGMMA_LIST_144 SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_TAIL
 #define SLUICE_WGMMA_LIST_160 SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_4
 #define SLUICE_WGMMA_LIST_192 SLUICE_WGMMA_LIST_160 ", " SLUICE_WGMMA_NAMES_5
 #define SLUICE_WGMMA_LIST_224 SLUICE_WGMMA_LIST_192 ", " SLUICE_WGMMA_NAMES_6
@@ -115,6 +152,9 @@ struct warpgroup_product;
 #define SLUICE_WGMMA_OUT_64(d)  SLUICE_WGMMA_OUT_32(d), SLUICE_WGMMA_OUT(d, 16)
 #define SLUICE_WGMMA_OUT_96(d)  SLUICE_WGMMA_OUT_64(d), SLUICE_WGMMA_OUT(d, 32)
 #define SLUICE_WGMMA_OUT_128(d) SLUICE_WGMMA_OUT_96(d), SLUICE_WGMMA_OUT(d, 48)
+#define SLUICE_WGMMA_OUT_144(d)                                                                    \
+    SLUICE_WGMMA_OUT_128(d), "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]),      \
+        "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
 #define SLUICE_WGMMA_OUT_160(d) SLUICE_WGMMA_OUT_128(d), SLUICE_WGMMA_OUT(d, 64)
 #define SLUICE_WGMMA_OUT_192(d) SLUICE_WGMMA_OUT_160(d), SLUICE_WGMMA_OUT(d, 80)
 #define SLUICE_WGMMA_OUT_224(d) SLUICE_WGMMA_OUT_192(d), SLUICE_WGMMA_OUT(d, 96)
@@ -165,6 +205,7 @@ SLUICE_WGMMA(32, 16, 17, 18, 19, 20, 21);
 SLUICE_WGMMA(64, 32, 33, 34, 35, 36, 37);
 SLUICE_WGMMA(96, 48, 49, 50, 51, 52, 53);
 SLUICE_WGMMA(128, 64, 65, 66, 67, 68, 69);
+SLUICE_WGMMA(144, 72, 73, 74, 75, 76, 77);
 SLUICE_WGMMA(160, 80, 81, 82, 83, 84, 85);
 SLUICE_WGMMA(192, 96, 97, 98, 99, 100, 101);
 SLUICE_WGMMA(224, 112, 113, 114, 115, 116, 117);
