@@ -2,6 +2,7 @@
 
 #include "activate.cuh"
 #include "launch.cuh"
+#include "matrix_unit.cuh"
 #include "reduce.cuh"
 #include "shape.cuh"
 #include "vectors.cuh"
@@ -387,7 +388,7 @@ __device__ __forceinline__ void write_turned(const rope_view& rope, const float*
 
 // A warp for each head: those of q, of k and of v.
 template <int Vector>
-__global__ void qk_norm_rope_write_kernel(qk_norm_rope_write_call call) {
+__global__ void qk_norm_rope_write_kernel(const __grid_constant__ qk_norm_rope_write_call call) {
     extern __shared__ float staged_heads[];
     const int heads = call.query_heads + 2 * call.kv_heads;
     const int64_t unit = row_index();
@@ -421,6 +422,122 @@ __global__ void qk_norm_rope_write_kernel(qk_norm_rope_write_call call) {
         load_floats(call.v.data, call.v.type, from + d, values);
         store_floats(call.value_cache, call.value_type, to + d, values);
     }
+}
+
+// Rows of half types whose heads are turned as a whole, element d with d + width / 2: a lane has
+// eight neighbouring ones of each half, a warp as many heads as it has lanes for, one such group
+// after another; `spread` warps share a row.
+constexpr int turn_warps = 4;
+constexpr int64_t turn_warps_wanted = 16384;
+
+__device__ __forceinline__ void widen_eight(const uint4& from, uint32_t type, float (&to)[8]) {
+    const uint32_t words[4] = {from.x, from.y, from.z, from.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float2 pair = vectors::widen(words[i], type == SLUICE_BF16);
+        to[2 * i] = pair.x;
+        to[2 * i + 1] = pair.y;
+    }
+}
+
+__device__ __forceinline__ void scale_by_weight(const head_norm& norm, float factor, int d,
+                                                float (&values)[8]) {
+    float weight[8];
+    load_floats(norm.weight, norm.weight_type, d, weight);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] *= factor * (weight[i] + norm.weight_offset);
+}
+
+// A lane's eight elements of both halves of a head.
+struct head_halves {
+    uint4 low;
+    uint4 high;
+};
+
+__global__ void __launch_bounds__(turn_warps * 32)
+    turn_heads_kernel(const __grid_constant__ qk_norm_rope_write_call call, int spread) {
+    wait_for_grids_before();
+    start_next_grid();
+    const int64_t warp = static_cast<int64_t>(blockIdx.x) * turn_warps + threadIdx.x / 32;
+    const int64_t row = warp / spread;
+    if (row >= call.rows) return; // whole warps
+    const int part = static_cast<int>(warp % spread), lane = threadIdx.x % 32;
+    const int width = call.width, half = width / 2;
+    const int head_lanes = width / 16, heads_at_once = 32 / head_lanes;
+    const int own_head = lane / head_lanes, pair = lane % head_lanes * 8;
+    const int q_groups = (call.query_heads + heads_at_once - 1) / heads_at_once;
+    const int groups = q_groups + (call.kv_heads + heads_at_once - 1) / heads_at_once;
+
+    // Groups of q, then those of k. A group is asked for before the one before it is turned.
+    const auto head_of = [&](int group) {
+        return (group < q_groups ? group : group - q_groups) * heads_at_once + own_head;
+    };
+    const auto load_group = [&](int group) {
+        const bool is_query = group < q_groups;
+        const auto* data = static_cast<const uint16_t*>(is_query ? call.q.data : call.k.data);
+        const int64_t stride = is_query ? call.q.stride : call.k.stride;
+        const int head = head_of(group);
+        head_halves of{make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
+        if (group >= groups || head >= (is_query ? call.query_heads : call.kv_heads)) return of;
+        data += row * stride + head * width + pair;
+        of.low = load_now(data);
+        of.high = load_now(data + half);
+        return of;
+    };
+    head_halves next = load_group(part);
+    const int64_t slot = call.slot[row];
+    const bool is_cached = slot >= 0 && slot < call.slots;
+    float cosine[8], sine[8];
+    load_turn(call.rope, call.position[row], pair, cosine, sine);
+    for (int group = part; group < groups; group += spread) {
+        const bool is_query = group < q_groups;
+        const int head = head_of(group);
+        const head_halves own = next;
+        next = load_group(group + spread);
+        const uint32_t type = is_query ? call.q.type : call.k.type;
+        float u[8], v[8];
+        widen_eight(own.low, type, u);
+        widen_eight(own.high, type, v);
+        const head_norm norm{is_query ? call.q_norm.weight : call.k_norm.weight,
+                             is_query ? call.q_norm.weight_type : call.k_norm.weight_type,
+                             is_query ? call.q_norm.epsilon : call.k_norm.epsilon,
+                             is_query ? call.q_norm.weight_offset : call.k_norm.weight_offset};
+        if (norm.weight != nullptr) {
+            float squares = squares_of(u) + squares_of(v);
+            for (int distance = head_lanes / 2; distance > 0; distance /= 2)
+                squares += __shfl_xor_sync(0xffffffffu, squares, distance);
+            const float factor = 1.0f / sqrtf(squares / static_cast<float>(width) + norm.epsilon);
+            scale_by_weight(norm, factor, pair, u);
+            scale_by_weight(norm, factor, half + pair, v);
+        }
+        turn(u, v, cosine, sine);
+        if (head >= (is_query ? call.query_heads : call.kv_heads) || (!is_query && !is_cached))
+            continue;
+        void* to = is_query ? call.q_out : call.key_cache;
+        const uint32_t to_type = is_query ? call.q_out_type : call.key_type;
+        const int64_t at = (is_query ? row * call.query_heads : slot * call.kv_heads) * width
+                           + head * width + pair;
+        store_floats(to, to_type, at, u);
+        store_floats(to, to_type, at + half, v);
+    }
+    if (!is_cached) return;
+    const int values = call.kv_heads * call.value_width;
+    for (int d = ((spread - 1 - part) * 32 + lane) * 8; d < values; d += spread * 32 * 8) {
+        float value[8];
+        load_floats(call.v.data, call.v.type, row * call.v.stride + d, value);
+        store_floats(call.value_cache, call.value_type, slot * values + d, value);
+    }
+}
+
+bool is_half(uint32_t type) { return type == SLUICE_BF16 || type == SLUICE_F16; }
+
+// For rows whose addresses are multiples of 16 bytes where strides and widths are of 8.
+bool fits_turn_heads(const qk_norm_rope_write_call& call) {
+    const bool has_width = call.width == 64 || call.width == 128 || call.width == 256;
+    return has_width && call.rope.dimension == call.width && !call.rope.interleaved
+           && call.value_width % 8 == 0 && call.q.stride % 8 == 0 && call.k.stride % 8 == 0
+           && call.v.stride % 8 == 0 && is_half(call.q.type) && is_half(call.k.type)
+           && is_aligned(call.rope.table);
 }
 
 // ---- Activations ----
@@ -599,6 +716,19 @@ void launch_qk_norm_rope_write(const qk_norm_rope_write_call& call, cudaStream_t
         wide = wide && is_aligned(data);
     for (const void* data : {call.q_out, call.key_cache, call.value_cache})
         wide = wide && is_aligned(data);
+    if (wide && fits_turn_heads(call)) {
+        const int heads_at_once = 512 / call.width;
+        const int64_t units =
+            divide_up(call.query_heads, heads_at_once) + divide_up(call.kv_heads, heads_at_once)
+            + divide_up(static_cast<int64_t>(call.kv_heads) * call.value_width, 32 * 8);
+        const int64_t spread =
+            std::clamp<int64_t>(divide_up(turn_warps_wanted, call.rows), 1, units);
+        launch_grid(turn_heads_kernel,
+                    dim3(static_cast<unsigned>(divide_up(call.rows * spread, turn_warps))),
+                    turn_warps * 32, 0, stream, call.programmatic, call, static_cast<int>(spread));
+        check(cudaGetLastError(), "launching norms, rope and writing of keys and values");
+        return;
+    }
     constexpr unsigned warps = 4; // with the widest heads 32 KiB of shared memory
     const size_t shared_bytes = warps * static_cast<size_t>(call.width) * sizeof(float);
     launch_kernel("launching norms, rope and writing of keys and values",

@@ -132,6 +132,9 @@ struct qk_norm_rope_write_call {
     uint32_t key_type = 0;
     void* value_cache = nullptr; // [slots, kv_heads * value_width]
     uint32_t value_type = 0;
+    // May start while the kernel before still runs, where the form for that is taken; from compute
+    // capability 9.0 on.
+    bool programmatic = false;
 };
 inline constexpr int32_t qk_width_max = 2048;
 void launch_qk_norm_rope_write(const qk_norm_rope_write_call& call, cudaStream_t stream);

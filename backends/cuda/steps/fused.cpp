@@ -51,6 +51,8 @@ std::unique_ptr<step> make_attention_input(const bound& owner, const attention_i
     call.key_type = state.part_type[0];
     call.value_cache = owner.cache().part(state_number, 1);
     call.value_type = state.part_type[1];
+    // Of few rows what comes before are products of this backend's own.
+    call.programmatic = call.rows <= few_rows && owner.follows_kernel() && overlaps_kernels(owner);
     return launching([call, table](cudaStream_t stream) {
         launch_qk_norm_rope_write(call, stream);
         check(cudaGetLastError(), "launching the input of attention");
