@@ -492,6 +492,10 @@ void time_even() {
             call.up = make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
             call.gate.gates = true;
             time_call(call, row.size(), "gated 2048 -> 768, " + kind);
+            // What bringing the rows together costs is the difference to this.
+            call.row = nullptr;
+            call.x = memory.filled(SLUICE_BF16, int64_t{tokens} * choices * 2048, content::numbers);
+            time_call(call, row.size(), "gated 2048 -> 768, rows in order, " + kind);
         }
         {
             pool memory;

@@ -318,21 +318,11 @@ struct stage_copier {
         const int own_row = thread / 8, piece = thread % 8;
         const uint32_t target = stage + swizzled(own_row, piece);
         const char* source = static_cast<const char*>(call.x) + static_cast<int64_t>(step) * 128;
-        // Four at a time, their addresses in registers of their own: a copy reads its address late,
-        // and until then no other may take its place.
-        constexpr int batch = x_copies % 4 == 0 ? 4 : 1;
 #pragma unroll
-        for (int from = 0; from < x_copies; from += batch) {
-            if (from >= x_used) break;
-            const char* at[batch];
-#pragma unroll
-            for (int i = 0; i < batch; ++i)
-                at[i] = source + static_cast<int64_t>(x_at[from + i]) * 16;
-            if constexpr (batch == 4)
-                asm volatile("" : "+l"(at[0]), "+l"(at[1]), "+l"(at[2]), "+l"(at[3]));
-#pragma unroll
-            for (int i = 0; i < batch; ++i)
-                copy_16(target + (from + i) * rows_at_once * 128, at[i], x_read >> (from + i) & 1);
+        for (int i = 0; i < x_copies; ++i) {
+            if (i < x_used)
+                copy_16(target + i * rows_at_once * 128,
+                        source + static_cast<int64_t>(x_at[i]) * 16, x_read >> i & 1);
         }
     }
 
