@@ -89,8 +89,8 @@ __host__ __device__ constexpr int32_t tiles_at_most(int32_t rows, int32_t sequen
 template <int rows, int width>
 constexpr int split_floats = rows*(width + 2);
 
-// Adds up what the splits left, in their order, and calls store(row, d, value). `threads`, a multiple
-// of 32, are all of the block. The splits' weights take the place of their maxima.
+// Adds up what the splits left, in their order, and calls store(row, d, value). `threads`, a
+// multiple of 32, are all of the block. The splits' weights take the place of their maxima.
 template <int rows_max, int width, typename Store>
 __device__ void combine_splits(float* partial, int splits, int rows, int threads,
                                const float* sinks, Store&& store) {
@@ -100,14 +100,13 @@ __device__ void combine_splits(float* partial, int splits, int rows, int threads
     for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += threads / 32) {
         float* maxima = partial + rows_max * width + row;
         float maximum = sinks != nullptr ? sinks[row] : -INFINITY;
-        for (int s = lane; s < splits; s += 32)
-            maximum = fmaxf(maximum, __ldcg(maxima + s * size));
+        for (int s = lane; s < splits; s += 32) maximum = fmaxf(maximum, __ldcg(maxima + s * size));
         for (int step = 16; step > 0; step /= 2)
             maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, step));
         float sum = 0;
         for (int s = lane; s < splits; s += 32)
-            sum += exp2f(__ldcg(maxima + s * size) - maximum)
-                   * __ldcg(maxima + s * size + rows_max);
+            sum +=
+                exp2f(__ldcg(maxima + s * size) - maximum) * __ldcg(maxima + s * size + rows_max);
         for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
         if (sinks != nullptr) sum += exp2f(sinks[row] - maximum);
         for (int s = lane; s < splits; s += 32)
