@@ -120,7 +120,7 @@ few_plan plan_few(const few_call& call) {
     // block needs room for the units that a warp has in flight; where that is too much, fewer warps
     // share the columns, and then fewer rows are taken at once.
     const int bits = bits_of(product.weight.storage);
-    const int depth = std::max(1, 16 / bits / streams);
+    const auto depth = [&] { return few_depth(bits, given.slots <= 8 ? 1 : 2, streams); };
     const size_t room = std::max(shared_bytes_least, static_cast<size_t>(call.shared_bytes_max))
                         - shared_bytes_aside;
     int warps = few_warps(given.shape.units, 4);
@@ -134,7 +134,7 @@ few_plan plan_few(const few_call& call) {
         return static_cast<size_t>(warps) * (area_bytes(units) + sums);
     };
     const auto slice = [&] { return ceil_divide(given.shape.units, warps); };
-    const auto least_units = [&] { return std::min(slice(), depth); };
+    const auto least_units = [&] { return std::min(slice(), depth()); };
     while (block_bytes(least_units()) > room && (warps > 8 || given.slots > 8)) {
         if (warps > 8)
             warps = 8;
@@ -143,16 +143,16 @@ few_plan plan_few(const few_call& call) {
     }
     given.chunk_units = slice();
     if (block_bytes(given.chunk_units) > room) {
-        given.chunk_units = given.chunk_units / depth * depth;
-        while (given.chunk_units > depth && block_bytes(given.chunk_units) > room)
-            given.chunk_units -= depth;
+        given.chunk_units = given.chunk_units / depth() * depth();
+        while (given.chunk_units > depth() && block_bytes(given.chunk_units) > room)
+            given.chunk_units -= depth();
     }
     given.area_bytes = static_cast<int32_t>(area_bytes(given.chunk_units));
     const size_t shared_bytes = block_bytes(given.chunk_units);
 
     const int tiles = given.slots <= 8 ? 1 : (given.slots <= 16 ? 2 : 4);
     const bool has_zeros = bits == 8 || given.shape.has_zeros;
-    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, streams, has_zeros) / warps);
+    int resident = std::max(1, 65536 / 32 / few_registers(bits, tiles, has_zeros) / warps);
     resident = std::clamp(static_cast<int>(room / shared_bytes), 1, resident);
 
     // As many blocks as run at once; experts are more than are active, so some blocks end at once.

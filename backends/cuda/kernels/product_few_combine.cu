@@ -12,6 +12,7 @@ bool fits_few_weight(const weight_view& w, uint32_t x_type);
 namespace {
 
 constexpr int warps_max = 16;
+constexpr int choices_max = 64;
 
 struct combine_arguments {
     few_combine_call call;
@@ -44,6 +45,19 @@ __global__ void __maxnreg__(96) combine_kernel(const __grid_constant__ combine_a
     auto* sums = reinterpret_cast<float*>(reinterpret_cast<char*>(shared_vectors)
                                           + warps * given.area_bytes); // [pieces, 16]
     if (lane == 0) *reinterpret_cast<uint4*>(area) = make_uint4(0, 0, 0, 0);
+    // What the sum wants of each choice: its matrix, -1 for none, and its weight, or that of its
+    // identity. A thread asks for one choice's before x and looks at it behind the product.
+    __shared__ int choice_matrix[choices_max];
+    __shared__ float choice_weight[choices_max];
+    uint32_t own_index = 0, own_weight = __float_as_uint(1.0f), own_identity = 0;
+    const bool has_choice = static_cast<int>(threadIdx.x) < call.choice_count;
+    const auto load_choice = [&] {
+        if (!has_choice) return;
+        const int64_t at = static_cast<int64_t>(row) * call.choice_count + threadIdx.x;
+        own_index = load_fresh(index + threadIdx.x);
+        if (call.weight != nullptr) own_weight = load_fresh(call.weight + at);
+        if (call.identity_from > 0) own_identity = load_fresh(call.identity_weight + at);
+    };
     const x_cursor x[1] = {x_cursor_of<bits>(area + 16, area, 0, 1, lane)};
 
     bool has_waited = false;
@@ -68,6 +82,7 @@ __global__ void __maxnreg__(96) combine_kernel(const __grid_constant__ combine_a
         if (!has_waited) {
             wait_for_grids_before();
             start_next_grid();
+            load_choice();
             has_waited = true;
         }
         if (matrix < 0) continue;
@@ -102,27 +117,41 @@ __global__ void __maxnreg__(96) combine_kernel(const __grid_constant__ combine_a
     if (!has_waited) {
         wait_for_grids_before();
         start_next_grid();
+        load_choice();
+    }
+    if (has_choice) {
+        const int named = static_cast<int>(own_index);
+        const int matrix = matrix_of_choice(named, call.map, call.map_size, call.matrix.matrices);
+        if (matrix < 0)
+            own_weight = call.identity_from > 0 && named >= call.identity_from ? own_identity : 0u;
+        choice_matrix[threadIdx.x] = matrix;
+        choice_weight[threadIdx.x] = __uint_as_float(own_weight);
     }
     __syncthreads();
 
-    if (threadIdx.x >= 16) return;
-    const int64_t column = static_cast<int64_t>(blockIdx.x) * 16 + threadIdx.x;
+    // Each choice's share, in the place of its first part; then their sum.
+    const int64_t first_column = static_cast<int64_t>(blockIdx.x) * 16;
     const int64_t width = call.matrix.rows;
-    float y = 0.0f, identity = 0.0f;
-    for (int j = 0; j < call.choice_count; ++j) {
-        const int64_t at = static_cast<int64_t>(row) * call.choice_count + j;
-        const int matrix =
-            matrix_of_choice(index[j], call.map, call.map_size, call.matrix.matrices);
-        if (matrix < 0) {
-            if (call.identity_from > 0 && index[j] >= call.identity_from)
-                identity += call.identity_weight[at];
-            continue;
-        }
+    for (int i = threadIdx.x; i < call.choice_count * 16; i += blockDim.x) {
+        const int j = i / 16, column = i % 16;
+        const int matrix = choice_matrix[j];
+        float* own = sums + j * given.parts * 16 + column;
         float sum = 0.0f;
-        for (int part = 0; part < given.parts; ++part)
-            sum += sums[(j * given.parts + part) * 16 + threadIdx.x];
-        if (call.bias != nullptr) sum += call.bias[matrix * width + column];
-        y += call.weight != nullptr ? call.weight[at] * sum : sum;
+        if (matrix >= 0) {
+            for (int part = 0; part < given.parts; ++part) sum += own[part * 16];
+            if (call.bias != nullptr) sum += call.bias[matrix * width + first_column + column];
+            sum *= choice_weight[j];
+        }
+        *own = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x >= 16) return;
+    const int64_t column = first_column + threadIdx.x;
+    float y = 0.0f, identity = 0.0f;
+#pragma unroll 8
+    for (int j = 0; j < call.choice_count; ++j) {
+        y += sums[j * given.parts * 16 + threadIdx.x];
+        identity += choice_matrix[j] < 0 ? choice_weight[j] : 0.0f;
     }
     if (call.identity_from > 0)
         y += identity * load_as_float(call.identity_x, call.identity_type, row * width + column);
@@ -145,7 +174,7 @@ void launch_combine(const combine_arguments& given, int warps, size_t shared_byt
 } // namespace
 
 bool fits_product_few_combine(const few_combine_call& call) {
-    return fits_few_weight(call.matrix, call.x_type) && call.choice_count <= 64;
+    return fits_few_weight(call.matrix, call.x_type) && call.choice_count <= choices_max;
 }
 
 void launch_product_few_combine(const few_combine_call& call, cudaStream_t stream) {

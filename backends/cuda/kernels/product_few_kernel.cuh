@@ -72,15 +72,18 @@ void launch_few_half(const few_arguments& arguments, dim3 grid, int warps, size_
 inline constexpr int few_pitch = 20; // floats between columns of partial sums: lanes in all banks
 inline constexpr int few_warps_max = 16;
 
-// Units in flight of each stream: 64 bytes a lane.
-template <int bits, int streams>
-constexpr int few_depth = 16 / bits / streams > 0 ? 16 / bits / streams : 1;
+// Units in flight of each stream: 64 bytes a lane, and of float weights 128, for there a warp has
+// few others to keep memory busy with.
+constexpr int few_depth(int bits, int tiles, int streams) {
+    if (bits == 16) return tiles == 1 && streams == 1 ? 2 : 1;
+    return 16 / bits / streams > 0 ? 16 / bits / streams : 1;
+}
 
 // Registers that a kernel may have: for 24 warps on a multiprocessor where they do, else for 20
 // or 16.
-constexpr int few_registers(int bits, int tiles, int streams, bool has_zeros) {
+constexpr int few_registers(int bits, int tiles, bool has_zeros) {
     if (tiles > 1) return 128;
-    return has_zeros || (bits == 16 && streams == 2) ? 96 : 80;
+    return has_zeros || bits == 16 ? 96 : 80;
 }
 
 // The number of the a-th matrix that owns a place; -1 where there are not so many. The whole warp.
@@ -104,7 +107,7 @@ __device__ __forceinline__ int active_matrix(const int32_t* offset, int matrices
 // on the way: across the tiles of a block, and before x is there.
 template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
 __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* shared_vectors) {
-    constexpr int depth = few_depth<bits, streams>;
+    constexpr int depth = few_depth(bits, tiles, streams);
     constexpr bool has_more = norms && streams == 1;
     const few_call& call = given.call;
     const product_call& product = call.product;
@@ -325,7 +328,7 @@ __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* 
 }
 
 template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool norms>
-__global__ void __maxnreg__(few_registers(bits, tiles, streams, has_zeros))
+__global__ void __maxnreg__(few_registers(bits, tiles, has_zeros))
     few_kernel(const __grid_constant__ few_arguments given) {
     extern __shared__ uint4 shared_vectors[];
     multiply_few<bits, Half, tiles, streams, has_zeros, norms>(given, shared_vectors);

@@ -236,30 +236,44 @@ __device__ __forceinline__ void copy_rows(char* area, int pitch, const void* x, 
         int row[at_once];
 #pragma unroll
         for (int n = 0; n < at_once; ++n) row[n] = first + n < rows ? row_of(first + n) : -1;
-        for (int v = lane; v < vectors; v += 32) {
-            uint4 taken[at_once];
+        // Of one row four vectors are on the way together.
+        constexpr int deep = at_once == 1 ? 4 : 1;
+        for (int v_first = lane; v_first < vectors; v_first += 32 * deep) {
+            uint4 taken[deep][at_once];
 #pragma unroll
-            for (int n = 0; n < at_once; ++n) {
-                taken[n] = make_uint4(0, 0, 0, 0);
-                if (row[n] >= 0)
-                    taken[n] =
-                        *reinterpret_cast<const uint4*>(source + row[n] * (columns * 2) + v * 16);
+            for (int d = 0; d < deep; ++d) {
+                const int v = v_first + 32 * d;
+#pragma unroll
+                for (int n = 0; n < at_once; ++n) {
+                    taken[d][n] = make_uint4(0, 0, 0, 0);
+                    if (row[n] >= 0 && v < vectors)
+                        taken[d][n] = *reinterpret_cast<const uint4*>(
+                            source + row[n] * (columns * 2) + v * 16);
+                }
             }
             if (has_scale) {
 #pragma unroll
                 for (int n = 0; n < at_once; ++n) {
                     if (row[n] < 0) continue;
-                    auto* halves = reinterpret_cast<Half*>(&taken[n]);
                     const float scale = scale_of(first + n);
 #pragma unroll
-                    for (int i = 0; i < 8; ++i)
-                        halves[i] = from_float<Half>(to_float(halves[i]) * scale);
+                    for (int d = 0; d < deep; ++d) {
+                        auto* halves = reinterpret_cast<Half*>(&taken[d][n]);
+#pragma unroll
+                        for (int i = 0; i < 8; ++i)
+                            halves[i] = from_float<Half>(to_float(halves[i]) * scale);
+                    }
                 }
             }
 #pragma unroll
-            for (int n = 0; n < at_once; ++n)
-                if (first + n < rows)
-                    *reinterpret_cast<uint4*>(area + (first + n) * pitch + v * 16) = taken[n];
+            for (int d = 0; d < deep; ++d) {
+                const int v = v_first + 32 * d;
+#pragma unroll
+                for (int n = 0; n < at_once; ++n)
+                    if (first + n < rows && v < vectors)
+                        *reinterpret_cast<uint4*>(area + (first + n) * pitch + v * 16) =
+                            taken[d][n];
+            }
         }
     }
 }
