@@ -22,8 +22,8 @@ struct gating {
 };
 
 // How the products for many rows bring their operands to a multiprocessor with wgmma. Copies: all
-// threads of a warpgroup, 16 bytes each. Mixed: x so, weights by tensor copies. Tensor: all by tensor
-// copies; rows of x must be consecutive or are brought together before.
+// threads of a warpgroup, 16 bytes each. Mixed: x so, weights by tensor copies. Tensor: all by
+// tensor copies; rows of x must be consecutive or are brought together before.
 enum class operand_copies : int32_t { automatic, copies, mixed, tensor };
 
 struct product_call {

@@ -182,7 +182,9 @@ struct tile_list {
 // In shared memory: the rows of x, swizzled; then rows of weights, swizzled, or eight tiles of
 // codes with eight runs of 16 scales and of 16 zero points, of which every four begin at a multiple
 // of 128 bytes.
-__host__ __device__ constexpr int zeros_of_slice(int slice) { return slice / 4 * 128 + slice % 4 * 16; }
+__host__ __device__ constexpr int zeros_of_slice(int slice) {
+    return slice / 4 * 128 + slice % 4 * 16;
+}
 
 template <weight_storage storage, int widest>
 struct stage_layout {
@@ -293,7 +295,8 @@ struct stage_copier {
             const int pieces_of_slice = scale_bytes(); // 16 scales are that many pieces
             if (thread < row_slices * pieces_of_slice) {
                 int which;
-                const int64_t row_tile = slice_tile<gated>(call, at, thread / pieces_of_slice, which);
+                const int64_t row_tile =
+                    slice_tile<gated>(call, at, thread / pieces_of_slice, which);
                 scales = static_cast<const char*>(call.scales[which])
                          + row_tile * call.groups * 16 * scale_bytes()
                          + thread % pieces_of_slice * 16;

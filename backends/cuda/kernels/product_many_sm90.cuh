@@ -1,6 +1,6 @@
-// The product for many rows with wgmma (sm_90a): one warpgroup has stages copied, two multiply, each 64
-// rows of weights by up to 256 places. Row-major weights are read from shared memory, codes become
-// operand A in registers while the products of the stage before run.
+// The product for many rows with wgmma (sm_90a): one warpgroup has stages copied, two multiply,
+// each 64 rows of weights by up to 256 places. Row-major weights are read from shared memory, codes
+// become operand A in registers while the products of the stage before run.
 #pragma once
 
 #include "product_many.cuh"
@@ -112,7 +112,8 @@ __device__ __forceinline__ void write_slice(const arguments& call, const tile& a
         float part[16];
 #pragma unroll
         for (int i = 0; i < 16; ++i)
-            part[i] = from + i * 2 < places ? d[from / 2 + i < places / 2 ? from / 2 + i : 0] : 0.0f;
+            part[i] =
+                from + i * 2 < places ? d[from / 2 + i < places / 2 ? from / 2 + i : 0] : 0.0f;
         if constexpr (gated) {
             // 32 places of 16 bytes: matrix m is places 8 m to 8 m + 7.
             uint32_t word[4];
@@ -204,15 +205,16 @@ struct tensor_copier {
             copy_box(stage + from * 128, maps.x, step * 64, x_first + from, barrier);
         } else {
             for (int part = 0; part < rows; part += x_part_rows)
-                copy_box(stage + (from + part) * 128, maps.x_part, step * 64,
-                         x_first + from + part, barrier);
+                copy_box(stage + (from + part) * 128, maps.x_part, step * 64, x_first + from + part,
+                         barrier);
         }
         if constexpr (tiled) {
             constexpr int half = row_slices / 2;
             const int group = step / call.steps_per_group;
             if (warp == 3) {
                 constexpr int bytes = code_tile_bytes(storage);
-                copy_tiles(stage + layout::x_bytes, half * bytes, maps.weights, step * 256, barrier);
+                copy_tiles(stage + layout::x_bytes, half * bytes, maps.weights, step * 256,
+                           barrier);
             } else if (warp == 2) {
                 copy_tiles(stage + layout::scales_at,
                            half * 16 * (call.scale_type == SLUICE_F32 ? 4 : 2), maps.scales,
