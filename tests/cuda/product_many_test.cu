@@ -1,7 +1,7 @@
 // The products for many rows against a plain product by load_weight, then their speed. Standalone:
-//   nvcc -std=c++20 -O3 -t 0 -gencode arch=compute_80,code=sm_80
-//       -gencode arch=compute_90a,code=sm_90a -I abi/include -I backends/cuda
-//       tests/cuda/product_many_test.cu backends/cuda/kernels/product_many*.cu -o product_many_test
+//   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -gencode arch=compute_90a,code=sm_90a
+//       -DSLUICE_TEST_HOPPER -I abi/include -I backends/cuda tests/cuda/product_many_test.cu
+//       backends/cuda/kernels/product_many.cu backends/cuda/kernels/product_many_sm90*.cu -o t
 // -DSLUICE_TEST_HOPPER leaves out the form for sm_80: then product_many_sm80.cu is not needed.
 // Arguments: "check" or "time" for one of both; "time-all" for more shapes. The environment's
 // COPIES=copies,mixed,tensor picks the ways of copying that wgmma is tried with.
@@ -263,9 +263,9 @@ std::vector<form> forms() {
 #endif
     if (!has_hopper) return all;
     const char* chosen = std::getenv("COPIES");
-    for (const form& own : {form{"copies", true, operand_copies::copies},
-                            form{"mixed", true, operand_copies::mixed},
-                            form{"tensor", true, operand_copies::tensor}})
+    for (const form& own :
+         {form{"copies", true, operand_copies::copies}, form{"mixed", true, operand_copies::mixed},
+          form{"tensor", true, operand_copies::tensor}})
         if (chosen == nullptr || std::strstr(chosen, own.name) != nullptr) all.push_back(own);
     return all;
 }
@@ -487,8 +487,7 @@ void time_even() {
             call.offset = memory.copied(offset);
             call.row = memory.copied(row);
             call.x = memory.filled(SLUICE_BF16, tokens * 2048, content::numbers);
-            call.weight =
-                make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
+            call.weight = make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
             call.up = make_weight(memory, storage, experts, 768, 2048, SLUICE_BF16, 64, false);
             call.gate.gates = true;
             time_call(call, row.size(), "gated 2048 -> 768, " + kind);
@@ -504,8 +503,7 @@ void time_even() {
             call.places = tokens * choices;
             call.offset = memory.copied(offset);
             call.x = memory.filled(SLUICE_BF16, tokens * choices * 768, content::numbers);
-            call.weight =
-                make_weight(memory, storage, experts, 2048, 768, SLUICE_BF16, 64, false);
+            call.weight = make_weight(memory, storage, experts, 2048, 768, SLUICE_BF16, 64, false);
             time_call(call, row.size(), "down 768 -> 2048, " + kind);
         }
         {

@@ -79,11 +79,11 @@ bool encode_all(const arguments& call, tensor_maps& maps, weight_storage storage
                    : encode_tiles(maps.weights[i], CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, call.data[i],
                                   columns / tile_columns, rows, 256);
         const bool wide = call.scale_type == SLUICE_F32;
-        done = done
-               && encode_tiles(maps.scales[i],
-                               wide ? CU_TENSOR_MAP_DATA_TYPE_UINT32
-                                    : CU_TENSOR_MAP_DATA_TYPE_UINT16,
-                               wide ? 4 : 2, call.scales[i], call.groups, rows, 16);
+        done =
+            done
+            && encode_tiles(maps.scales[i],
+                            wide ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                            wide ? 4 : 2, call.scales[i], call.groups, rows, 16);
         if (call.zeros[0] != nullptr)
             done = done
                    && encode_tiles(maps.zeros[i], CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, call.zeros[i],
