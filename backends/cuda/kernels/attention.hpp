@@ -44,6 +44,9 @@ struct attention_call {
     int32_t value_width = 0;
     float scale = 1;
     float softcap = 0; // 0: none
+    // Attention of single rows may start while the kernel before still runs; from compute
+    // capability 9.0 on.
+    bool programmatic = false;
 };
 
 // Any types and widths, as far as a query and an output row fit into shared memory together.

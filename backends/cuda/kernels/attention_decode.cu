@@ -11,6 +11,7 @@
 // an 8 x 8 matrix [place, column], column k being element 32 c + 8 (k / 2) + 2 i + k % 2.
 #include "attention.cuh"
 #include "attention_matrix.cuh"
+#include "launch.cuh"
 
 #include "../errors.hpp"
 
@@ -66,6 +67,8 @@ __global__ void __launch_bounds__(decode_threads)
     const int kv_head = static_cast<int>(blockIdx.y) / chunks_per_kv_head;
     const int head_in_group = static_cast<int>(blockIdx.y) % chunks_per_kv_head * heads_max;
     const int heads = min(heads_max, group - head_in_group);
+    start_next_grid();
+    wait_for_grids_before();
     const auto [row, sequence] =
         decoding_row(call.rows, static_cast<int32_t>(blockIdx.z), a.plan.takes_all_rows);
     const int64_t first_head =
@@ -295,8 +298,6 @@ __global__ void __launch_bounds__(decode_threads)
         });
 }
 
-bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
-
 // Head tiles of a block: two where a group fills more than one and the registers allow it.
 int head_tiles_of(const attention_call& call) {
     return call.heads / call.kv_heads > 8 && call.key_width <= 128 ? 2 : 1;
@@ -306,12 +307,9 @@ template <typename Element, int width, int head_tiles>
 void launch(const decode_arguments& a, cudaStream_t stream) {
     const auto kernel = attention_decode_kernel<Element, width, head_tiles>;
     constexpr int shared = sizeof(decode_room<width, head_tiles>);
-    if constexpr (shared > 48 * 1024 - 64)
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-              "preparing attention of single rows");
     const dim3 grid(static_cast<unsigned>(a.plan.splits), static_cast<unsigned>(a.plan.head_chunks),
                     static_cast<unsigned>(a.plan.rows));
-    kernel<<<grid, decode_threads, shared, stream>>>(a);
+    launch_grid(kernel, grid, decode_threads, shared, stream, a.call.programmatic, a);
     check(cudaGetLastError(), "launching attention of single rows");
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace sluice::cuda {
 
@@ -22,6 +23,65 @@ void launch_kernel(std::string_view doing, void (*kernel)(Parameters...), dim3 g
     kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
     check(cudaGetLastError(), doing);
 }
+
+// ---- Grids of which one starts before the one before it has ended ----
+
+// What follows may read what the grids before wrote. Does nothing where the launch was not
+// programmatic.
+__device__ __forceinline__ void wait_for_grids_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next grid may start (and wait for this one) as soon as every block of this one came here.
+// Called behind wait_for_grids_before, the results of the grid before this one are there for the
+// next from its beginning; called before, more than two grids may be on the card together.
+__device__ __forceinline__ void start_next_grid() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// `programmatic`: the grid may start while the one before it in the stream still runs.
+// `cluster_blocks`: of a cluster; 1: there are none.
+template <typename... Parameters, typename... Arguments>
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+                     size_t shared_bytes, cudaStream_t stream, bool programmatic,
+                     unsigned cluster_blocks, Arguments&&... arguments) {
+    if (shared_bytes > 48 * 1024)
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared_bytes));
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    cudaLaunchAttribute attributes[2] = {};
+    config.attrs = attributes;
+    if (programmatic) {
+        auto& overlap = attributes[config.numAttrs++];
+        overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        overlap.val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster_blocks > 1) {
+        auto& cluster = attributes[config.numAttrs++];
+        cluster.id = cudaLaunchAttributeClusterDimension;
+        cluster.val.clusterDim.x = cluster_blocks;
+        cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+        constexpr unsigned portable = 8;
+        if (cluster_blocks > portable)
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+template <typename... Parameters, typename... Arguments>
+void launch_grid(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes,
+                 cudaStream_t stream, bool programmatic, Arguments&&... arguments) {
+    launch_clusters(kernel, grid, threads, shared_bytes, stream, programmatic, 1,
+                    std::forward<Arguments>(arguments)...);
+}
+
+// ---- Layouts ----
 
 inline int64_t divide_up(int64_t units, int64_t per_group) {
     return (units + per_group - 1) / per_group;

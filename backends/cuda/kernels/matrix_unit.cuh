@@ -1,13 +1,14 @@
-// The few instructions that the products for few rows need by name: fragments of mma.m16n8k16,
-// streaming loads, and the dependencies between grids of which one starts before the other ended.
+// The few instructions that the products for few rows need by name: fragments of mma.m16n8k16 and
+// streaming loads.
 #pragma once
+
+#include "launch.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
 #include <type_traits>
-#include <utility>
 
 namespace sluice::cuda {
 
@@ -91,42 +92,6 @@ __device__ __forceinline__ uint32_t add_pairs(uint32_t a, uint32_t b) {
     else
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(to) : "r"(a), "r"(0x3c003c00u), "r"(b));
     return to;
-}
-
-// What follows may read what the grids before wrote. Does nothing where the launch was not
-// programmatic.
-__device__ __forceinline__ void wait_for_grids_before() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-// The next grid may start (and wait for this one). Called behind wait_for_grids_before, so that
-// what runs at the same time are two grids at most, and the results of the grid before this one are
-// there for the next from its beginning.
-__device__ __forceinline__ void start_next_grid() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// `programmatic`: the grid may start while the one before it in the stream still runs.
-template <typename... Parameters, typename... Arguments>
-void launch_grid(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes,
-                 cudaStream_t stream, bool programmatic, Arguments&&... arguments) {
-    if (shared_bytes > 48 * 1024)
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes));
-    cudaLaunchConfig_t config{};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    cudaLaunchAttribute overlap{};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &overlap;
-    config.numAttrs = programmatic ? 1 : 0;
-    cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 } // namespace sluice::cuda

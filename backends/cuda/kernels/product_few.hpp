@@ -57,6 +57,7 @@ struct few_call {
     // Start while the kernel before still runs: weights are asked for before its results are there.
     // From compute capability 9.0 on.
     bool programmatic = false;
+    bool clusters = false; // blocks may form clusters: compute capability 9.0 and its code
 };
 
 // x of a half type (y of any float type); weights of the same type, or int4 tiles with scales of a

@@ -101,6 +101,7 @@ __device__ __forceinline__ void norm_rows(const few_norm& norm, char* area, int 
     };
     eight_elements own_weight{}; // of vector `lane`, on its way with the rows
     if (lane < vectors) own_weight = weight_at(lane);
+    float own[8]; // of vector `lane` of the last row
     for (int n = 0; n < rows; ++n) {
         float square = 0.0f;
         for (int v = lane; v < vectors; v += 32) {
@@ -108,6 +109,9 @@ __device__ __forceinline__ void norm_rows(const few_norm& norm, char* area, int 
             load_normed_input(u, norm, n * columns + first + v * 8);
 #pragma unroll
             for (int i = 0; i < 8; ++i) square += u[i] * u[i];
+            if (v != lane) continue;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) own[i] = u[i];
         }
 #pragma unroll
         for (int step = 16; step > 0; step /= 2)
@@ -116,14 +120,20 @@ __device__ __forceinline__ void norm_rows(const few_norm& norm, char* area, int 
     }
     __syncthreads();
     for (int n = 0; n < rows; ++n) {
-        float square = 0.0f;
-#pragma unroll 4
-        for (int w = 0; w < warps; ++w) square += squares[w * 8 + n];
+        float square = lane < warps ? squares[lane * 8 + n] : 0.0f;
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2)
+            square += __shfl_xor_sync(0xffffffffu, square, step);
         const float share = 1.0f / sqrtf(square / static_cast<float>(columns) + norm.epsilon);
         for (int v = lane; v < vectors; v += 32) {
             const int64_t column = first + v * 8, at = n * columns + column;
             float u[8];
-            load_normed_input(u, norm, at);
+            if (v == lane && n == rows - 1) {
+#pragma unroll
+                for (int i = 0; i < 8; ++i) u[i] = own[i];
+            } else {
+                load_normed_input(u, norm, at);
+            }
             const uint4 packed =
                 normed_eight<Half>(norm, u, share, v == lane ? own_weight : weight_at(v));
             *reinterpret_cast<uint4*>(area + n * pitch + v * 16) = packed;

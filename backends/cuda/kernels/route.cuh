@@ -313,7 +313,8 @@ __device__ __forceinline__ chosen route_in_registers(const route_call& call, int
         score[i] = -INFINITY;
         bias[i] = 0.0f;
         if (e < experts) {
-            score[i] = __uint_as_float(load_fresh(logits + e));
+            // Past the first cache, for blocks of the same grid may have written it.
+            score[i] = *static_cast<const volatile float*>(logits + e);
             if (call.choice_bias != nullptr) bias[i] = call.choice_bias[e];
         }
     }

@@ -9,6 +9,8 @@ namespace sluice::cuda {
 namespace {
 
 constexpr int router_warps = 8;
+constexpr int cluster_blocks = 16;
+constexpr int cluster_experts = 128; // that so many blocks have
 constexpr int lane_vectors = 8; // of a row of the weight that a lane takes, all on the way at once
 static_assert(few_norm_rows <= router_warps);
 static_assert(few_norm_columns <= 8 * 32 * lane_vectors * router_warps);
@@ -37,6 +39,7 @@ __device__ __forceinline__ void stage_rows(const few_call& few, uint4* staged, i
     } else {
         const few_norm& norm = few.norm;
         float square = 0.0f;
+        float own[8]; // of vector `first`
         if (n < rows) {
 #pragma unroll 2
             for (int v = first; v < vectors; v += step) {
@@ -44,6 +47,9 @@ __device__ __forceinline__ void stage_rows(const few_call& few, uint4* staged, i
                 load_normed_input(u, norm, begin + v * 8);
 #pragma unroll
                 for (int i = 0; i < 8; ++i) square += u[i] * u[i];
+                if (v != first) continue;
+#pragma unroll
+                for (int i = 0; i < 8; ++i) own[i] = u[i];
             }
         }
 #pragma unroll
@@ -60,7 +66,12 @@ __device__ __forceinline__ void stage_rows(const few_call& few, uint4* staged, i
 #pragma unroll 2
             for (int v = first; v < vectors; v += step) {
                 float u[8];
-                load_normed_input(u, norm, begin + v * 8);
+                if (v == first) {
+#pragma unroll
+                    for (int i = 0; i < 8; ++i) u[i] = own[i];
+                } else {
+                    load_normed_input(u, norm, begin + v * 8);
+                }
                 const uint4 packed = normed_eight<Half>(
                     norm, u, share,
                     v == first ? own_weight : load_eight(norm.weight, SLUICE_F32, v * 8));
@@ -72,14 +83,33 @@ __device__ __forceinline__ void stage_rows(const few_call& few, uint4* staged, i
     __syncthreads();
 }
 
-// 1 << part_shift warps take the columns of one expert's row. The block that ends last routes.
-template <typename Half, bool norms>
+// Blocks of a cluster reach each other's shared memory and wait for each other, from compute
+// capability 9.0 on.
+__device__ __forceinline__ void wait_for_cluster() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void store_in_first_block(float* shared, float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    uint32_t address;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, 0;"
+                 : "=r"(address)
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))));
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+#endif
+}
+
+// 1 << part_shift warps take the columns of one expert's row. One block routes: where the grid is
+// one cluster its first, to which the others hand their logits, else the one that ends last.
+template <typename Half, bool norms, bool is_cluster>
 __global__ void __launch_bounds__(router_warps * 32)
     router_kernel(const __grid_constant__ few_call few, const __grid_constant__ route_call route,
                   int32_t* ticket, int part_shift) {
     extern __shared__ uint4 shared_vectors[];
     __shared__ float dots[router_warps][few_norm_rows];
     __shared__ bool is_last;
+    __shared__ float all_logits[is_cluster ? few_norm_rows * cluster_experts : 1];
     const product_call& product = few.product;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int rows = product.places;
@@ -140,27 +170,56 @@ __global__ void __launch_bounds__(router_warps * 32)
         for (int part = 0; part < parts; ++part) sum += dots[e * parts + part][n];
         if (product.bias != nullptr) sum += product.bias[expert];
         static_cast<float*>(product.y)[n * product.weight.rows + expert] = sum;
+        if constexpr (is_cluster)
+            store_in_first_block(all_logits + n * product.weight.rows + expert, sum);
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence(); // the block's logits are there for all before the ticket is drawn
-        is_last = atomicAdd(ticket, 1) == static_cast<int32_t>(gridDim.x) - 1;
+    route_call own_route = route;
+    if constexpr (is_cluster) {
+        wait_for_cluster();
+        if (blockIdx.x != 0) return;
+        own_route.logits = all_logits;
+    } else {
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            __threadfence(); // the block's logits are there for all before the ticket is drawn
+            is_last = atomicAdd(ticket, 1) == static_cast<int32_t>(gridDim.x) - 1;
+        }
+        __syncthreads();
+        if (!is_last) return;
+        __threadfence();
+        if (threadIdx.x == 0) *ticket = 0;
     }
-    __syncthreads();
-    if (!is_last) return;
-    __threadfence();
-    if (threadIdx.x == 0) *ticket = 0;
     const counting counts = route.count != nullptr ? counting::in_block : counting::none;
     auto* shared = reinterpret_cast<float*>(shared_vectors);
     const int per_lane = experts_per_lane(route);
     if (per_lane == 4)
-        route_rows<4>(route, counts, true, shared, 0, 1);
+        route_rows<4>(own_route, counts, true, shared, 0, 1);
     else if (per_lane == 8)
-        route_rows<8>(route, counts, true, shared, 0, 1);
+        route_rows<8>(own_route, counts, true, shared, 0, 1);
     else if (per_lane == 16)
-        route_rows<16>(route, counts, true, shared, 0, 1);
+        route_rows<16>(own_route, counts, true, shared, 0, 1);
     else
-        route_rows<0>(route, counts, true, shared, 0, 1);
+        route_rows<0>(own_route, counts, true, shared, 0, 1);
+}
+
+// Whether the card can have such a cluster at once; parts of a card may not.
+template <typename Kernel>
+bool fits_cluster(Kernel* kernel, unsigned blocks, size_t shared_bytes) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(blocks);
+    config.blockDim = dim3(router_warps * 32);
+    config.dynamicSmemBytes = shared_bytes;
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = blocks;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    int clusters = 0;
+    const bool is_known = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess;
+    if (!is_known) cudaGetLastError(); // forgotten
+    return is_known && clusters > 0;
 }
 
 } // namespace
@@ -188,11 +247,22 @@ void launch_router_few(const few_call& few, const route_call& route, int32_t* ti
                                          route_floats(route, counts, router_warps) * sizeof(float));
     const bool is_bfloat = few.product.x_type == SLUICE_BF16;
     const bool norms = few.norm.residual != nullptr;
-    auto* kernel = is_bfloat ? router_kernel<__nv_bfloat16, false> : router_kernel<__half, false>;
-    if (norms)
-        kernel = is_bfloat ? router_kernel<__nv_bfloat16, true> : router_kernel<__half, true>;
-    launch_grid(kernel, dim3(static_cast<unsigned>(blocks)), router_warps * 32, shared_bytes,
-                stream, few.programmatic, few, route, ticket, part_shift);
+    const auto pick = [&](auto half, auto in_cluster) {
+        using half_type = decltype(half);
+        return norms ? router_kernel<half_type, true, decltype(in_cluster)::value>
+                     : router_kernel<half_type, false, decltype(in_cluster)::value>;
+    };
+    const auto pick_type = [&](auto in_cluster) {
+        return is_bfloat ? pick(__nv_bfloat16{}, in_cluster) : pick(__half{}, in_cluster);
+    };
+    auto* kernel = pick_type(std::true_type{});
+    const bool is_cluster = few.clusters && blocks > 1 && blocks <= cluster_blocks
+                            && few.product.weight.rows <= cluster_experts
+                            && fits_cluster(kernel, static_cast<unsigned>(blocks), shared_bytes);
+    if (!is_cluster) kernel = pick_type(std::false_type{});
+    launch_clusters(kernel, dim3(static_cast<unsigned>(blocks)), router_warps * 32, shared_bytes,
+                    stream, few.programmatic, is_cluster ? static_cast<unsigned>(blocks) : 1u, few,
+                    route, ticket, part_shift);
 }
 
 } // namespace sluice::cuda

@@ -456,8 +456,8 @@ struct head_halves {
 
 __global__ void __launch_bounds__(turn_warps * 32)
     turn_heads_kernel(const __grid_constant__ qk_norm_rope_write_call call, int spread) {
-    wait_for_grids_before();
     start_next_grid();
+    wait_for_grids_before();
     const int64_t warp = static_cast<int64_t>(blockIdx.x) * turn_warps + threadIdx.x / 32;
     const int64_t row = warp / spread;
     if (row >= call.rows) return; // whole warps

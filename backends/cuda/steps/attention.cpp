@@ -1,5 +1,5 @@
 // attention and mla_attention over the paged cache.
-#include "step.hpp"
+#include "multiply.hpp"
 
 #include "kernels/attention.hpp"
 #include "kernels/mla_attention.hpp"
@@ -90,6 +90,7 @@ class attention_step final : public step {
                              call_.key_width, " and ", call_.value_width, " elements are too wide");
             return;
         }
+        call_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         counters_ = zeroed_counters(owner.card(), plan_.counters);

@@ -95,6 +95,7 @@ class normed_product_step final : public step {
         : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linears.front()))) {
         few_.norm = norm_of(owner, *found.norm);
         few_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
+        few_.clusters = owner.card().is_hopper();
         if (found.route != nullptr) {
             route_ = route_call_of(owner, *found.route);
             ticket_ = device_memory(owner.card(), sizeof(int32_t), "the ticket of a router");
