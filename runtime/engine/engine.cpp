@@ -216,11 +216,12 @@ void engine::end_cancelled() {
 void engine::step() {
     const auto start = generation_task::clock::now();
     const step_plan* plan = nullptr;
-    std::span<const float> logits;
+    step_results results;
     const auto failure = caught_from([&] {
         plan = &scheduler_.plan();
         if (plan->empty()) fail(SLUICE_INTERNAL, "requests wait, but the scheduler plans nothing");
-        logits = executor_->run(*plan);
+        executor_->run(*plan);
+        results = read_results(*plan);
     });
     if (failure) {
         fail_step(*failure);
@@ -234,18 +235,51 @@ void engine::step() {
         ++statistics_.steps;
         statistics_.preemptions = scheduler_.statistics().preemptions;
     }
-    take_results(*plan, logits);
+    take_results(*plan, results);
 }
 
-void engine::take_results(const step_plan& plan, std::span<const float> logits) {
+// Reads all logits from the backend only where a row needs them: they are 100,000 numbers a row,
+// and what the backend has sampled is two.
+engine::step_results engine::read_results(const step_plan& plan) {
+    step_results results;
+    const auto is_sampled = [](const step_part& part) {
+        return part.reaches_end && part.logit_count > 0;
+    };
+    const auto is_greedy = [&](const step_part& part) {
+        return is_sampled(part) && tasks_.at(part.sequence)->samples_greedily();
+    };
+    if (std::any_of(plan.parts.begin(), plan.parts.end(), is_greedy)) {
+        results.greedy = executor_->greedy();
+    }
+    const auto needs_logits = [&](const step_part& part) {
+        return is_sampled(part)
+               && (!is_greedy(part) || results.greedy.empty()
+                   || results.greedy[part.logit_begin].token < 0);
+    };
+    if (std::any_of(plan.parts.begin(), plan.parts.end(), needs_logits)) {
+        results.logits = executor_->logits();
+    }
+    return results;
+}
+
+void engine::take_results(const step_plan& plan, const step_results& results) {
     const size_t width = executor_->vocabulary_size();
     for (const step_part& part : plan.parts) {
         if (!part.reaches_end || part.logit_count == 0) continue;
         generation_task& task = *tasks_.at(part.sequence);
         bool goes_on = false;
         const auto failure = caught_from([&] {
-            goes_on = task.take_logits(sampler_, logits.subspan(part.logit_begin * width, width),
-                                       scheduler_.reused_tokens(part.sequence));
+            // A greedy row takes what the backend has sampled whatever its neighbours need, so that
+            // they cannot change its text.
+            sampled_token next;
+            if (task.samples_greedily() && !results.greedy.empty()) {
+                next = results.greedy[part.logit_begin];
+            }
+            if (next.token < 0) {
+                next =
+                    task.sample(sampler_, results.logits.subspan(part.logit_begin * width, width));
+            }
+            goes_on = task.take(next, scheduler_.reused_tokens(part.sequence));
             if (goes_on) scheduler_.append(part.sequence, task.last_token());
         });
         if (failure) task.fail_with(*failure);

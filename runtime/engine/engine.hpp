@@ -69,6 +69,11 @@ class engine {
         task_pointer task;
         std::optional<stored_result> stored;
     };
+    // Of the rows whose logits were asked for; each part as far as some row needs it.
+    struct step_results {
+        std::span<const sampled_token> greedy; // [logit rows]
+        std::span<const float> logits;         // [logit rows, vocabulary]
+    };
     struct engine_metrics {
         sluice_metric* requests = nullptr;
         sluice_metric* prompt_tokens = nullptr;
@@ -88,7 +93,8 @@ class engine {
     void admit(arrival added);
     void end_cancelled();
     void step();
-    void take_results(const step_plan& plan, std::span<const float> logits);
+    step_results read_results(const step_plan& plan);
+    void take_results(const step_plan& plan, const step_results& results);
     void fail_step(const error& caught);
     void retire(sequence_id id);
     void end(generation_task& task);

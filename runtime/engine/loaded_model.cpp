@@ -80,7 +80,7 @@ std::shared_ptr<const loaded_model> loaded_model::load(const configuration& conf
     model->settle_limits(configuration);
     model->open_plugins(configuration, plugins);
     model->build_program(configuration, options);
-    model->place(configuration, plugins);
+    model->place(configuration, plugins, options);
     model->ask_claims(options);
     model->cut();
     model->prepare_weights(options);
@@ -209,10 +209,11 @@ void loaded_model::build_program(const configuration& configuration,
 
 // ---- Placement ----
 
-void loaded_model::place(const configuration& configuration, plugin_host& plugins) {
+void loaded_model::place(const configuration& configuration, plugin_host& plugins,
+                         const model_load_options& options) {
     if (configuration.placement.empty()) {
-        placed_ =
-            std::make_unique<spread_program>(spread_program{model_->step, model_->weights, {}});
+        placed_ = std::make_unique<spread_program>(
+            spread_program{settle_sampling(model_->step, options), model_->weights, {}});
         return;
     }
     const placement_plan plan = plan_placement(configuration, backends_[0]->id(), model_->step);
@@ -224,8 +225,24 @@ void loaded_model::place(const configuration& configuration, plugin_host& plugin
         add_backend(configuration, backend.key,
                     plugins.open(SLUICE_KIND_BACKEND, backend.id, configuration, backend.key));
     }
-    placed_ = std::make_unique<spread_program>(
-        spread_experts(with_placements(model_->step, plan), model_->weights, plan.experts));
+    const program step = settle_sampling(with_placements(model_->step, plan), options);
+    placed_ = std::make_unique<spread_program>(spread_experts(step, model_->weights, plan.experts));
+}
+
+// Where the backend has no kernel for it, the host samples: the expansion into primitives would
+// take several times the logits' memory, and more time than reading them. (One that is asked for is
+// made all the same.)
+program loaded_model::settle_sampling(program step, const model_load_options& options) {
+    const auto last = uint32_t(step.operations().size() - 1);
+    const program_operation& sample = step.operations()[last];
+    if (options.expand && options.expand(sample)) return step;
+    const sluice_claim verdict = claim(sample.placement, step, last);
+    if (verdict.accepted != 0) return step;
+    report_.host_sampling = fmt::format("backend \"{}\": {}", backends_[sample.placement]->id(),
+                                        text_of_array(verdict.reason, sizeof verdict.reason));
+    model_->step = without_sampling(model_->step);
+    model_->sampled = {};
+    return without_sampling(step);
 }
 
 void loaded_model::cut() {

@@ -102,6 +102,37 @@ TEST_CASE("a greedy answer is the model's own, in tokens and text") {
     CHECK(whole.last.usage.duration_s >= whole.last.usage.time_to_first_token_s);
 }
 
+TEST_CASE("all logits are read only where a row needs more of them than the backend's choice") {
+    fixture engine;
+    engine.executor->samples = true;
+    const std::vector<int32_t> prompt{7, 4, 11, 11, 14};
+    const answer greedy = read_all(*engine->submit(request_for(prompt, 40)));
+    CHECK(greedy.tokens == fake_executor::expected(prompt, 40, letter_count));
+    CHECK(engine.executor->logits_read == 0);
+    engine.executor->samples = false;
+    const answer by_host = read_all(*engine->submit(request_for(prompt, 40)));
+    CHECK(by_host.tokens == greedy.tokens);
+    CHECK(by_host.log_probabilities == greedy.log_probabilities);
+    CHECK(engine.executor->logits_read == 40);
+
+    // A row that draws beside one that does not: each gets what it would alone.
+    engine.executor->samples = true;
+    generation_request drawn = request_for(prompt, 20);
+    drawn.parameters.sampling.temperature = 0.8;
+    drawn.parameters.sampling.seed = 5;
+    generation_request penalised = request_for(prompt, 20);
+    penalised.parameters.sampling.repetition_penalty = 1.5;
+    const auto first = engine->submit(drawn);
+    const auto second = engine->submit(request_for(prompt, 40));
+    const auto third = engine->submit(penalised);
+    CHECK(read_all(*first).tokens
+          == fake_executor::expected(prompt, 20, letter_count, drawn.parameters.sampling));
+    CHECK(read_all(*second).tokens == greedy.tokens);
+    CHECK(read_all(*third).tokens
+          == fake_executor::expected(prompt, 20, letter_count, penalised.parameters.sampling));
+    CHECK(engine.executor->logits_read > 40);
+}
+
 TEST_CASE("a text prompt is the tokens it is made of") {
     fixture engine;
     generation_request request;

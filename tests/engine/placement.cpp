@@ -122,6 +122,28 @@ TEST_CASE("a whole model on memory that the host cannot address") {
     }
 }
 
+TEST_CASE("sampling stays with the logits, and with the host where no backend takes it") {
+    const golden_file golden = read_golden("mixtral");
+    const auto greedy_of = [&](const loaded_golden& loaded) {
+        return logits_runner(loaded.model).greedy(golden.tokens[0], uint32_t(golden.greedy.size()));
+    };
+    const loaded_golden moved(placed("mixtral", "onednn", line("logits", "unmapped")));
+    CHECK(moved.model->report().operations.back().plugin == "unmapped");
+    CHECK(moved.model->step_program().operations().back().kind == SLUICE_OP_SAMPLE);
+    CHECK(greedy_of(moved) == golden.greedy);
+
+    const loaded_golden asked(placed("mixtral", "onednn", line("sample", "unmapped")));
+    CHECK(asked.model->report().operations.back().plugin == "onednn");
+    CHECK(greedy_of(asked) == golden.greedy);
+
+    const loaded_golden older(
+        placed("mixtral", "unmapped", "", {"settings.unmapped.samples=false"}));
+    CHECK(older.model->sampled().token == value_none);
+    CHECK(older.model->report().host_sampling
+          == "backend \"unmapped\": sample is newer than this backend");
+    CHECK(greedy_of(older) == golden.greedy);
+}
+
 TEST_CASE("placed models run in the checked mode, and two runners side by side") {
     const golden_file golden = read_golden("deepseek_v3");
     const loaded_golden loaded(placed("deepseek_v3", "onednn",

@@ -10,11 +10,13 @@ namespace plain = sluice::plain;
 class unmapped_backend final : public plugin::host_backend {
   public:
     static const plugin::definition& define() {
-        static const plugin::definition made{.id = "unmapped",
-                                             .kind = SLUICE_KIND_BACKEND,
-                                             .version = "0.1.0",
-                                             .summary = "The reference without buffer_map",
-                                             .extensions = {SLUICE_BACKEND_EXTENSION}};
+        static const plugin::definition made{
+            .id = "unmapped",
+            .kind = SLUICE_KIND_BACKEND,
+            .version = "0.1.0",
+            .summary = "The reference without buffer_map",
+            .settings = plugin::schema().boolean("samples", "has a kernel for sample", true),
+            .extensions = {SLUICE_BACKEND_EXTENSION}};
         return made;
     }
     static const void* extension(std::string_view id) {
@@ -22,7 +24,8 @@ class unmapped_backend final : public plugin::host_backend {
         static const sluice_backend table = unmapped_table();
         return &table;
     }
-    unmapped_backend(plugin::host host, const plugin::settings&) : host_backend(host) {}
+    unmapped_backend(plugin::host host, const plugin::settings& settings)
+        : host_backend(host), samples_(settings.boolean("samples")) {}
 
     void properties(sluice_backend_properties& found) const override {
         plugin::copy_text(found.device_name, "CPU, not mapped");
@@ -31,6 +34,8 @@ class unmapped_backend final : public plugin::host_backend {
     std::string claim(const sluice_program&, const plugin::operation& which,
                       std::string&) const override {
         plain::require_kernel(which);
+        if (which.kind == SLUICE_OP_SAMPLE && !samples_)
+            plugin::fail(SLUICE_UNSUPPORTED, "sample is newer than this backend");
         return "unmapped " + std::string(plugin::operation_name(which.kind));
     }
     uint64_t weight_size(const sluice_weight_source& source, uint32_t) const override {
@@ -47,6 +52,8 @@ class unmapped_backend final : public plugin::host_backend {
     }
 
   private:
+    bool samples_;
+
     static const sluice_backend& mapped_table() {
         return *static_cast<const sluice_backend*>(plugin::backend_table<unmapped_backend>());
     }
