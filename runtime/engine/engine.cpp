@@ -1,6 +1,7 @@
 #include "engine/engine.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace sluice {
 
@@ -123,6 +124,24 @@ std::shared_ptr<generation> engine::submit(generation_request request,
 }
 
 void engine::submit(generation_request request, std::shared_ptr<generation> stream) {
+    std::vector<arrival> added;
+    added.push_back(checked(std::move(request), std::move(stream)));
+    queue(std::move(added));
+}
+
+std::vector<std::shared_ptr<generation>> engine::submit(std::vector<generation_request> requests) {
+    std::vector<std::shared_ptr<generation>> streams;
+    std::vector<arrival> added;
+    for (generation_request& request : requests) {
+        streams.push_back(std::make_shared<generation>());
+        added.push_back(checked(std::move(request), streams.back()));
+    }
+    queue(std::move(added));
+    return streams;
+}
+
+engine::arrival engine::checked(generation_request request,
+                                std::shared_ptr<generation> stream) const {
     std::vector<int32_t> prompt = prompt_tokens(request);
     check_request(request, prompt.size());
     const auto limit = int32_t(options_.context.vocabulary_size);
@@ -141,10 +160,14 @@ void engine::submit(generation_request request, std::shared_ptr<generation> stre
             result_store::key_of(added.task->prompt(), kept.parameters, kept.tenant);
         added.stored = options_.results->find(added.task->store_key);
     }
+    return added;
+}
+
+void engine::queue(std::vector<arrival> added) {
     {
         const std::lock_guard lock(mutex_);
         if (stopping_) fail(SLUICE_CANCELLED, "the runtime is shutting down");
-        arrivals_.push_back(std::move(added));
+        std::move(added.begin(), added.end(), std::back_inserter(arrivals_));
     }
     arrived_.notify_one();
 }
@@ -168,6 +191,7 @@ bool engine::take_arrivals() {
     std::vector<arrival> taken;
     {
         std::unique_lock lock(mutex_);
+        if (tasks_.empty()) decode_ended_.reset(); // what follows may be a long wait
         arrived_.wait(lock, [&] { return stopping_ || !arrivals_.empty() || !tasks_.empty(); });
         if (stopping_) return false;
         taken.swap(arrivals_);
@@ -227,6 +251,7 @@ void engine::step() {
         fail_step(*failure);
         return;
     }
+    note_times(*plan);
     scheduler_.complete();
     const std::chrono::duration<double> duration = generation_task::clock::now() - start;
     if (metrics_.step_seconds != nullptr) metrics_.step_seconds->record(duration.count());
@@ -236,6 +261,20 @@ void engine::step() {
         statistics_.preemptions = scheduler_.statistics().preemptions;
     }
     take_results(*plan, results);
+}
+
+void engine::note_times(const step_plan& plan) {
+    using seconds = std::chrono::duration<double>;
+    const step_times times = executor_->times();
+    const bool decodes = plan.decode_sequence_count == plan.parts.size();
+    if (decodes && decode_ended_) {
+        const std::lock_guard lock(mutex_);
+        ++statistics_.decode_steps;
+        statistics_.decode_s += seconds(times.ended - *decode_ended_).count();
+        statistics_.decode_host_s += seconds(times.submitted - *decode_ended_).count();
+    }
+    decode_ended_.reset();
+    if (decodes) decode_ended_ = times.ended;
 }
 
 // Reads all logits from the backend only where a row needs them: they are 100,000 numbers a row,
@@ -295,6 +334,7 @@ void engine::fail_step(const error& caught) {
         for (const auto& [id, task] : tasks_) lost.push_back(id);
     }
     scheduler_.abandon();
+    decode_ended_.reset();
     for (const sequence_id id : lost) {
         tasks_.at(id)->fail_with(caught);
         retire(id);

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <system_error>
 
@@ -53,9 +54,10 @@ std::vector<uint32_t> size_ladder(uint32_t size_max) {
 }
 
 uint32_t size_on_ladder(uint32_t size, uint32_t size_max) {
-    const std::vector<uint32_t> sizes = size_ladder(size_max);
-    const auto found = std::lower_bound(sizes.begin(), sizes.end(), size);
-    return found == sizes.end() ? size_max : *found;
+    if (size >= size_max) return size_max;
+    const uint64_t power = std::bit_ceil(std::max<uint64_t>(size, 1));
+    const uint64_t between = power / 4 * 3; // of the power before and this one
+    return uint32_t(std::min<uint64_t>(power >= 64 && size <= between ? between : power, size_max));
 }
 
 loaded_model::loaded_model(const configuration& configuration,

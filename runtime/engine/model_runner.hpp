@@ -28,6 +28,8 @@ class step_executor {
     // Likewise: what greedy sampling chose [logit rows], with token -1 where no logit is finite.
     // Empty where that is left to the caller.
     virtual std::span<const sampled_token> greedy() = 0;
+    // Of the last step; the same time twice where they are not known.
+    virtual step_times times() const { return {}; }
 };
 
 struct runner_options {
@@ -51,6 +53,7 @@ class model_runner final : public step_executor {
     void run(const step_plan& plan) override;
     std::span<const float> logits() override;
     std::span<const sampled_token> greedy() override;
+    step_times times() const override { return segments_.times(); }
 
     // Binds and runs nothing yet: makes what a step of that size will need, so that the first one
     // is not slower than the others.

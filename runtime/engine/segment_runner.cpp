@@ -136,6 +136,7 @@ void segment_runner::run(const bound_segments& bound, const sluice_batch& batch)
     valid[SLUICE_EXTENT_LOGITS] = batch.logit_count;
     valid[SLUICE_EXTENT_BLOCKS] = batch.block_table_columns;
     std::exception_ptr failure;
+    times_.submitted = std::chrono::steady_clock::now();
     try {
         auto transfer = buffers_.transfers().begin();
         for (uint32_t i = 0; i < bound.size(); ++i) {
@@ -151,6 +152,7 @@ void segment_runner::run(const bound_segments& bound, const sluice_batch& batch)
         failure = std::current_exception();
     }
     wait_all(failure);
+    times_.ended = std::chrono::steady_clock::now();
     if (failure) std::rethrow_exception(failure);
 }
 

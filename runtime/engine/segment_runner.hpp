@@ -4,12 +4,19 @@
 
 #include "engine/segment_buffers.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <span>
 #include <vector>
 
 namespace sluice {
+
+// When a step went to the backends, and when all of it had ended.
+struct step_times {
+    std::chrono::steady_clock::time_point submitted;
+    std::chrono::steady_clock::time_point ended;
+};
 
 // Not for several threads at once.
 class segment_runner {
@@ -39,6 +46,9 @@ class segment_runner {
     // nothing runs any more either.
     void run(const bound_segments& bound, const sluice_batch& batch);
 
+    // Of the last run.
+    const step_times& times() const { return times_; }
+
     // Seconds in each operation of the whole program, in the last run; empty where a backend was
     // not configured to measure them.
     std::vector<double> profile(const bound_segments& bound) const;
@@ -66,6 +76,7 @@ class segment_runner {
     std::vector<device> devices_;       // by placement
     std::vector<sluice_event*> events_; // by segment
     std::vector<bool> running_;         // likewise: submitted and not waited for
+    step_times times_;
 };
 
 } // namespace sluice

@@ -133,6 +133,32 @@ TEST_CASE("all logits are read only where a row needs more of them than the back
     CHECK(engine.executor->logits_read > 40);
 }
 
+TEST_CASE("time between decode steps is counted apart from theirs") {
+    fixture engine;
+    read_all(*engine->submit(request_for({7, 4, 11, 11, 14}, 40)));
+    const engine_statistics first = engine->statistics();
+    // The prompt's step is none of them, and the first after it does not follow one.
+    CHECK(first.decode_steps == 38);
+    CHECK(first.decode_s == doctest::Approx(38 * 0.004));
+    CHECK(first.decode_host_s == doctest::Approx(38 * 0.001));
+    // Nor does one after a pause.
+    read_all(*engine->submit(request_for({1, 2, 3, 4, 5}, 3)));
+    CHECK(engine->statistics().decode_steps == 39);
+}
+
+TEST_CASE("requests that are submitted together begin together") {
+    std::vector<size_t> parts;
+    fixture engine(64, {16, 4}, [&](const step_plan& plan) { parts.push_back(plan.parts.size()); });
+    CHECK_THROWS_AS(engine->submit({request_for({1, 2}, 4), request_for({}, 4)}), error);
+    const auto streams =
+        engine->submit({request_for({1, 2, 3}, 4), request_for({4, 5}, 4), request_for({6}, 4)});
+    REQUIRE(streams.size() == 3);
+    CHECK(read_all(*streams[0]).tokens == fake_executor::expected({1, 2, 3}, 4, letter_count));
+    CHECK(read_all(*streams[1]).tokens == fake_executor::expected({4, 5}, 4, letter_count));
+    CHECK(read_all(*streams[2]).tokens == fake_executor::expected({6}, 4, letter_count));
+    CHECK(parts == std::vector<size_t>(4, 3));
+}
+
 TEST_CASE("a text prompt is the tokens it is made of") {
     fixture engine;
     generation_request request;

@@ -62,7 +62,12 @@ class fake_executor final : public step_executor {
             logits_.insert(logits_.end(), row.begin(), row.end());
         }
         steps.fetch_add(1);
+        // A clock of its own: a millisecond between steps, and three for each.
+        times_.submitted = times_.ended + std::chrono::milliseconds(1);
+        times_.ended = times_.submitted + std::chrono::milliseconds(3);
     }
+
+    step_times times() const override { return times_; }
 
     std::span<const float> logits() override {
         logits_read.fetch_add(1);
@@ -119,6 +124,7 @@ class fake_executor final : public step_executor {
     std::vector<uint64_t> memory_;
     std::vector<float> logits_;
     std::vector<sampled_token> greedy_;
+    step_times times_;
 };
 
 } // namespace sluice::test
