@@ -129,6 +129,11 @@ class configuration_reader {
         assign(engine.cache_tokens, reader.integer("cache_tokens", 1, 1 << 30));
         assign(engine.tokens_per_block, reader.integer("tokens_per_block", 1, 1024));
         assign(engine.prefix_reuse, reader.boolean("prefix_reuse"));
+        if (auto name = reader.choice("warm", {"none", "decode", "all"})) {
+            engine.warm = *name == "none"     ? warm_sizes::none
+                          : *name == "decode" ? warm_sizes::decode
+                                              : warm_sizes::all;
+        }
         assign(engine.worker_count, reader.integer("worker_count", 0, 1024));
         reader.finish();
         if (engine.sequences_max > engine.tokens_per_step_max) {

@@ -41,6 +41,7 @@ std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>
             configuration.where("block_store"), configuration.block_store);
     }
     auto runner = std::make_unique<model_runner>(model);
+    runner->warm(configuration.engine.warm);
     engine_options options;
     options.pool = runner->pool_options();
     options.limits = {model->tokens_per_step_max(), model->sequences_max()};

@@ -168,4 +168,9 @@ class loaded_model {
 std::vector<uint32_t> size_ladder(uint32_t size_max);
 uint32_t size_on_ladder(uint32_t size, uint32_t size_max);
 
+// Likewise for the columns of block tables: 64, 256, 1024 ... and the maximum itself. Far between,
+// since backends read no more of a table than is there, and a text that grows passes all of them.
+std::vector<uint32_t> column_ladder(uint32_t column_count_max);
+uint32_t columns_on_ladder(uint32_t column_count, uint32_t column_count_max);
+
 } // namespace sluice

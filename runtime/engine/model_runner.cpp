@@ -6,14 +6,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 namespace sluice {
 
 namespace {
 
-// Bound executables kept at once. Each may hold memory for the activations of its sizes.
-constexpr size_t bounds_max = 24;
+// Bound executables kept at once, besides those that were warmed. Each may hold memory for the
+// activations of its sizes.
+constexpr size_t cold_bounds_max = 24;
 
 // Outputs that share a buffer lie apart, so that backends may align them.
 constexpr uint64_t output_alignment_bytes = 64;
@@ -58,7 +60,7 @@ model_runner::model_runner(std::shared_ptr<const loaded_model> model, runner_opt
       groups_(groups_of(model_->step_program(),
                         options.cache_tokens != 0 ? options.cache_tokens : model_->cache_tokens(),
                         model_->tokens_per_block())),
-      segments_(*model_, block_counts_of(groups_)) {
+      segments_(*model_, block_counts_of(groups_)), bounds_max_(cold_bounds_max) {
     make_dropped_counts();
 }
 
@@ -128,7 +130,7 @@ extent_sizes model_runner::extents_for(uint32_t tokens, uint32_t sequences, uint
     extents[SLUICE_EXTENT_SEQUENCES] = size_on_ladder(sequences, largest[SLUICE_EXTENT_SEQUENCES]);
     extents[SLUICE_EXTENT_LOGITS] =
         size_on_ladder(std::max(1u, logits), largest[SLUICE_EXTENT_LOGITS]);
-    extents[SLUICE_EXTENT_BLOCKS] = size_on_ladder(columns, largest[SLUICE_EXTENT_BLOCKS]);
+    extents[SLUICE_EXTENT_BLOCKS] = columns_on_ladder(columns, largest[SLUICE_EXTENT_BLOCKS]);
     return extents;
 }
 
@@ -141,7 +143,7 @@ model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
         bounds_.splice(bounds_.begin(), bounds_, found);
         return bounds_.front();
     }
-    if (bounds_.size() >= bounds_max) {
+    if (bounds_.size() >= bounds_max_) {
         segments_.release(bounds_.back().segments);
         bounds_.pop_back();
     }
@@ -165,11 +167,45 @@ model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
     return bounds_.front();
 }
 
-void model_runner::warm(uint32_t tokens, uint32_t sequences, uint32_t logits,
-                        uint32_t context_tokens) {
-    const uint32_t columns =
-        (context_tokens + model_->tokens_per_block() - 1) / model_->tokens_per_block();
-    bound_for(extents_for(tokens, sequences, logits, std::max(1u, columns)));
+std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which) const {
+    std::vector<extent_sizes> sizes;
+    if (which == warm_sizes::none) return sizes;
+    const extent_sizes largest = model_->extents_max();
+    const auto add = [&](uint32_t tokens, uint32_t sequences, uint32_t columns) {
+        const extent_sizes extents = extents_for(tokens, sequences, sequences, columns);
+        if (std::find(sizes.begin(), sizes.end(), extents) == sizes.end()) sizes.push_back(extents);
+    };
+    const uint32_t tokens_max = largest[SLUICE_EXTENT_TOKENS];
+    const std::vector<uint32_t> prompts =
+        which == warm_sizes::all ? size_ladder(tokens_max) : std::vector<uint32_t>{tokens_max};
+    for (const uint32_t columns : column_ladder(largest[SLUICE_EXTENT_BLOCKS])) {
+        for (const uint32_t sequences : size_ladder(largest[SLUICE_EXTENT_SEQUENCES])) {
+            add(sequences, sequences, columns);
+        }
+        for (const uint32_t tokens : prompts) {
+            if (uint64_t(columns) * model_->tokens_per_block() >= tokens) add(tokens, 1, columns);
+        }
+    }
+    return sizes;
+}
+
+size_t model_runner::warm(warm_sizes which) {
+    const std::vector<extent_sizes> sizes = sizes_of(which);
+    if (sizes.empty()) return 0;
+    bounds_max_ = cold_bounds_max + sizes.size();
+    host_services& services = model_->services();
+    const auto start = std::chrono::steady_clock::now();
+    for (size_t i = 0; i < sizes.size(); ++i) {
+        const extent_sizes& size = sizes[i];
+        services.log(log_level::debug,
+                     "preparing steps, {} of {}: {} tokens, {} sequences, {} block columns", i + 1,
+                     sizes.size(), size[SLUICE_EXTENT_TOKENS], size[SLUICE_EXTENT_SEQUENCES],
+                     size[SLUICE_EXTENT_BLOCKS]);
+        bound_for(size);
+    }
+    services.log(log_level::info, "{} sizes of steps prepared in {:.2f} s", sizes.size(),
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    return sizes.size();
 }
 
 // ---- Steps ----

@@ -55,9 +55,11 @@ class model_runner final : public step_executor {
     std::span<const sampled_token> greedy() override;
     step_times times() const override { return segments_.times(); }
 
-    // Binds and runs nothing yet: makes what a step of that size will need, so that the first one
-    // is not slower than the others.
-    void warm(uint32_t tokens, uint32_t sequences, uint32_t logits, uint32_t context_tokens);
+    // Prepares steps of these sizes, so that their first ones are not slower than the others. Logs
+    // what it does. Returns the number of sizes.
+    size_t warm(warm_sizes which);
+    // Sizes of steps that can run at once, without being prepared first.
+    size_t prepared_count() const { return bounds_.size(); }
 
     const loaded_model& model() const { return *model_; }
     // Assignments of tokens to experts that capacity took away, in all steps so far.
@@ -89,6 +91,7 @@ class model_runner final : public step_executor {
     extent_sizes extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
                              uint32_t columns) const;
     bound_step& bound_for(const extent_sizes& extents);
+    std::vector<extent_sizes> sizes_of(warm_sizes which) const;
     const logit_buffers& buffers_for(uint32_t rows);
     const bound_step& last_step() const;
     void make_dropped_counts();
@@ -101,9 +104,10 @@ class model_runner final : public step_executor {
     std::map<uint32_t, logit_buffers> logit_buffers_; // by rows
     std::vector<dropped_counts> dropped_;
     std::list<bound_step> bounds_; // last used first
-    bool has_run_ = false;         // what bounds_ begins with
-    uint32_t logit_rows_ = 0;      // of that step
-    std::vector<float> staging_;   // where the host cannot address the buffer
+    size_t bounds_max_;
+    bool has_run_ = false;       // what bounds_ begins with
+    uint32_t logit_rows_ = 0;    // of that step
+    std::vector<float> staging_; // where the host cannot address the buffer
     std::vector<std::byte> sampled_staging_;
     std::vector<sampled_token> greedy_;
     uint64_t dropped_assignments_ = 0;
