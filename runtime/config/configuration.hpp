@@ -52,7 +52,7 @@ struct engine_configuration {
     uint32_t tokens_per_step_max = 512; // T: rows of one program; prefill chunks are cut to it
     uint32_t sequences_max = 16;        // S: requests that run together
     uint32_t context_tokens_max = 0;    // longest sequence; 0: the model's, capped by the cache
-    uint32_t cache_tokens = 8192;       // size of the KV pool
+    uint32_t cache_tokens = 8192;       // size of the KV pool; 0 ("auto"): what memory has room for
     uint32_t tokens_per_block = 16;     // granularity of the KV pool and of prefix reuse
     bool prefix_reuse = true;           // keep and share the KV blocks of equal prefixes
     warm_sizes warm = warm_sizes::decode;

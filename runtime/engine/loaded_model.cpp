@@ -2,6 +2,7 @@
 
 #include "base/element_type.hpp"
 #include "base/error.hpp"
+#include "engine/cache_size.hpp"
 #include "engine/crossings.hpp"
 #include "engine/model_fingerprint.hpp"
 #include "engine/placement.hpp"
@@ -101,6 +102,7 @@ std::shared_ptr<const loaded_model> loaded_model::load(const configuration& conf
     model->ask_claims(options);
     model->cut();
     model->prepare_weights(options);
+    model->settle_cache(configuration);
     model->compile();
     model->fingerprint_ = model_fingerprint(*model->files_, model->fingerprint_text());
     model->report_.load_s =
@@ -139,17 +141,50 @@ void loaded_model::open_files(const configuration& configuration) {
     }
 }
 
+namespace {
+
+[[noreturn]] void refuse_limit(const configuration& configuration, std::string_view key,
+                               uint64_t found, std::string_view expected) {
+    fail(SLUICE_INVALID, "{}: {} is {}; expected {}", configuration.where(key), key, found,
+         expected);
+}
+
+} // namespace
+
 void loaded_model::settle_limits(const configuration& configuration) {
-    const auto refuse = [&](std::string_view key, uint64_t found, std::string_view expected) {
-        fail(SLUICE_INVALID, "{}: {} is {}; expected {}", configuration.where(key), key, found,
-             expected);
-    };
-    if (limits_.tokens_per_step_max == 0) refuse("engine.tokens_per_step_max", 0, "at least 1");
-    if (limits_.sequences_max == 0) refuse("engine.sequences_max", 0, "at least 1");
-    if (limits_.tokens_per_block == 0) refuse("engine.tokens_per_block", 0, "at least 1");
+    for (const auto& [key, found] :
+         {std::pair("engine.tokens_per_step_max", limits_.tokens_per_step_max),
+          std::pair("engine.sequences_max", limits_.sequences_max),
+          std::pair("engine.tokens_per_block", limits_.tokens_per_block)}) {
+        if (found == 0) refuse_limit(configuration, key, 0, "at least 1");
+    }
+    limits_.sequences_max = std::min(limits_.sequences_max, limits_.tokens_per_step_max);
+    if (limits_.cache_tokens != 0) settle_context(configuration);
+}
+
+// The size of a pool that was left open, now that the weights have taken their memory.
+void loaded_model::settle_cache(const configuration& configuration) {
+    if (limits_.cache_tokens != 0) return;
+    constexpr uint64_t pool_max = uint64_t(1) << 30;
+    const uint64_t longest =
+        limits_.context_tokens_max != 0 ? limits_.context_tokens_max : config_.position_count_max;
+    // More than all sequences at their longest would only be kept for later requests.
+    const uint64_t useful =
+        longest == 0 ? pool_max : std::min(pool_max, longest * limits_.sequences_max);
+    const uint64_t whole_blocks = (useful + limits_.tokens_per_block - 1) / limits_.tokens_per_block
+                                  * limits_.tokens_per_block;
+    limits_.cache_tokens =
+        cache_tokens_that_fit(backends_, partition_, limits_.tokens_per_block, whole_blocks);
+    if (limits_.cache_tokens == 0) limits_.cache_tokens = engine_configuration{}.cache_tokens;
+    services_->log(log_level::info, "the KV pool has {} tokens", limits_.cache_tokens);
+    settle_context(configuration);
+}
+
+void loaded_model::settle_context(const configuration& configuration) {
     if (limits_.cache_tokens < limits_.tokens_per_block) {
-        refuse("engine.cache_tokens", limits_.cache_tokens,
-               fmt::format("at least engine.tokens_per_block ({})", limits_.tokens_per_block));
+        refuse_limit(
+            configuration, "engine.cache_tokens", limits_.cache_tokens,
+            fmt::format("at least engine.tokens_per_block ({})", limits_.tokens_per_block));
     }
     // Whole blocks only: the rest of a block could never be handed out.
     const uint32_t pool =
@@ -159,10 +194,10 @@ void loaded_model::settle_limits(const configuration& configuration) {
         limits_.context_tokens_max = positions == 0 ? pool : std::min(positions, pool);
     }
     if (limits_.context_tokens_max > pool) {
-        refuse("engine.context_tokens_max", limits_.context_tokens_max,
-               fmt::format("at most the {} tokens that the KV pool holds; raise "
-                           "engine.cache_tokens",
-                           pool));
+        refuse_limit(configuration, "engine.context_tokens_max", limits_.context_tokens_max,
+                     fmt::format("at most the {} tokens that the KV pool holds; raise "
+                                 "engine.cache_tokens",
+                                 pool));
     }
     if (positions > 0 && limits_.context_tokens_max > positions) {
         services_->log(log_level::warning,
@@ -170,7 +205,6 @@ void loaded_model::settle_limits(const configuration& configuration) {
                        "later tokens may make no sense",
                        limits_.context_tokens_max, positions);
     }
-    limits_.sequences_max = std::min(limits_.sequences_max, limits_.tokens_per_step_max);
 }
 
 void loaded_model::open_plugins(const configuration& configuration, plugin_host& plugins) {

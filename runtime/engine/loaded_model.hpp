@@ -133,6 +133,8 @@ class loaded_model {
     void add_backend(const configuration& configuration, const std::string& key,
                      std::shared_ptr<plugin_instance> backend);
     void settle_limits(const configuration& configuration);
+    void settle_cache(const configuration& configuration);
+    void settle_context(const configuration& configuration);
     void build_program(const configuration& configuration, const model_load_options& options);
     void place(const configuration& configuration, plugin_host& plugins,
                const model_load_options& options);

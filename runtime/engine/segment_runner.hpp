@@ -63,6 +63,8 @@ class segment_runner {
     };
 
     void make_device(uint32_t placement, const std::vector<uint32_t>& block_counts);
+    void make_cache(const plugin_instance& backend, const program& part,
+                    const std::vector<uint32_t>& block_counts, sluice_cache*& made) const;
     sluice_bound* bind_segment(uint32_t segment, const extent_sizes& extents,
                                std::span<const output_buffer> outputs);
     void submit(uint32_t segment, sluice_bound* bound);

@@ -138,6 +138,10 @@ TEST_CASE("overrides take the place of the file's values and are checked as they
     CHECK(c.model.path == "/etc/sluice/tiny");
     CHECK(c.generation.stop.size() == 1);
     CHECK(c.engine.cache_tokens == 64);
+    CHECK(read(text, {"engine.cache_tokens=auto"}).engine.cache_tokens == 0);
+    CHECK(read("[engine]\ncache_tokens = \"auto\"\ncontext_tokens_max = 9000\n", {})
+              .engine.context_tokens_max
+          == 9000);
     CHECK(std::get<int64_t>(c.settings_of("reference").values.at("depth").value) == 2);
     CHECK(c.where("backend") == "--set backend=reference");
     check_error([&] { read(text, {"engine.worker_cuont=2"}); }, SLUICE_INVALID,
@@ -189,6 +193,7 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"[engine]\ntokens_per_step_max = 512.0\n", "2", {"an integer", "the number 512"}},
         {"[engine]\nsequences_max = 600\n", "2", {"tokens_per_step_max = 512"}},
         {"[engine]\ncache_tokens = 8\n", "2", {"tokens_per_block = 16"}},
+        {"[engine]\ncache_tokens = \"all\"\n", "2", {"integer", "auto", "all"}},
         {"[engine]\nwarm = \"prefill\"\n", "2", {"none", "decode", "all", "prefill"}},
         {"[engine]\ncontext_tokens_max = 9000\n", "2", {"cache_tokens = 8192"}},
         {"[engine]\nworker_count = 5000\n", "2", {"from 0 to 1024"}},
