@@ -2,6 +2,7 @@
 
 #include "plain/stored_matrix.hpp"
 
+#include <atomic>
 #include <cstring>
 
 namespace sluice::cuda {
@@ -227,8 +228,9 @@ void uploader::finish() {
 namespace {
 
 // Scales and, where they are not all in the middle, zero points.
-void upload_groups(const device& owner, uploader& by, const sluice_weight_source& source,
-                   const plain::source_rows& rows, const weight_plan& plan, device_weight& made) {
+void upload_groups(const device& owner, uploader& by, const plugin::host& host,
+                   const sluice_weight_source& source, const plain::source_rows& rows,
+                   const weight_plan& plan, device_weight& made) {
     const int64_t groups = source.column_count / plan.group_columns;
     const uint64_t scale_size = plugin::element_bits(plan.scale_type) / 8;
     const auto places = static_cast<uint64_t>(groups * tile_rows); // of one row tile
@@ -237,14 +239,17 @@ void upload_groups(const device& owner, uploader& by, const sluice_weight_source
               [&](std::byte* target, uint64_t at, uint64_t size) {
                   const auto first = static_cast<int64_t>(at / (places * scale_size));
                   const auto count = static_cast<int64_t>(size / (places * scale_size));
-                  for (int64_t i = 0; i < count; ++i)
-                      each_scale(
-                          rows, first + i, groups,
-                          [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
-                              put_scale(plan.scale_type, target,
-                                        i * static_cast<int64_t>(places) + place,
-                                        stored.scale(row, group));
-                          });
+                  host.run([&](const plugin::worker& self) {
+                      const auto range = self.share(count);
+                      for (int64_t i = range.begin; i < range.end; ++i)
+                          each_scale(
+                              rows, first + i, groups,
+                              [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
+                                  put_scale(plan.scale_type, target,
+                                            i * static_cast<int64_t>(places) + place,
+                                            stored.scale(row, group));
+                              });
+                  });
               });
     made.view.scales = made.scales.as();
     made.view.scale_type = plan.scale_type;
@@ -252,14 +257,19 @@ void upload_groups(const device& owner, uploader& by, const sluice_weight_source
     const float shift = code_shift(*source.format);
     const uint8_t middle = plan.storage == weight_storage::int4 ? 8 : 128;
     std::vector<uint8_t> zeros(plan.zero_bytes);
-    bool all_in_the_middle = true;
-    for (uint64_t tile = 0; tile < plan.zero_bytes / places; ++tile)
-        each_scale(rows, static_cast<int64_t>(tile), groups,
-                   [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
-                       const auto zero = static_cast<uint8_t>(stored.zero(row, group) + shift);
-                       all_in_the_middle = all_in_the_middle && zero == middle;
-                       zeros[tile * places + static_cast<uint64_t>(place)] = zero;
-                   });
+    std::atomic<bool> all_in_the_middle{true};
+    host.run([&](const plugin::worker& self) {
+        const auto range = self.share(static_cast<int64_t>(plan.zero_bytes / places));
+        for (int64_t tile = range.begin; tile < range.end; ++tile)
+            each_scale(
+                rows, tile, groups,
+                [&](const auto& stored, int64_t row, int64_t group, int64_t place) {
+                    const auto zero = static_cast<uint8_t>(stored.zero(row, group) + shift);
+                    if (zero != middle) all_in_the_middle = false;
+                    zeros[static_cast<uint64_t>(tile) * places + static_cast<uint64_t>(place)] =
+                        zero;
+                });
+    });
     if (all_in_the_middle) return; // symmetric codes in a layout that has to write zero points
     made.zeros = device_memory(owner, plan.zero_bytes, "weight zero points");
     by.upload(made.zeros.as(), plan.zero_bytes, 1,
@@ -310,7 +320,7 @@ std::unique_ptr<device_weight> upload_weight(const device& owner, uploader& by,
                                  static_cast<int64_t>(at / tile_row_bytes),
                                  static_cast<int64_t>(size / tile_row_bytes), staging, host);
                   });
-        upload_groups(owner, by, source, rows, plan, *made);
+        upload_groups(owner, by, host, source, rows, plan, *made);
     } else {
         upload_floats(made->data, plan.storage, plan.data_bytes);
     }

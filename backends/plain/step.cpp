@@ -40,6 +40,10 @@ kernel require_kernel(const plugin::operation& operation) {
         plugin::fail(SLUICE_UNSUPPORTED, plugin::operation_name(operation.kind),
                      " is a composite without a plain kernel; the runtime's decomposition is to "
                      "be used");
+    if (const auto* sample = std::get_if<sluice_sample_attributes>(&operation.attributes);
+        sample != nullptr && sample->method != SLUICE_SAMPLE_GREEDY)
+        plugin::fail(SLUICE_UNSUPPORTED, "sampling by method ", sample->method,
+                     " is not known here");
     return found;
 }
 

@@ -30,9 +30,16 @@ struct limits {
     double f32_peak_operations_per_second = 0;
 };
 
+// Of a decode step, on average.
+struct step_cost {
+    double seconds = 0;      // from the end of the step before to its own
+    double host_seconds = 0; // of that, outside of the backend
+};
+
 struct speeds {
     std::vector<double> prefill; // tokens a second, one for each repetition
     std::vector<double> decode;
+    step_cost step;
 };
 
 double median(std::vector<double> values) {
@@ -68,11 +75,11 @@ class load {
 
     result run(uint32_t batch, uint32_t prompt_tokens, uint32_t tokens_max) {
         using clock = std::chrono::steady_clock;
-        std::vector<std::shared_ptr<generation>> streams;
         std::vector<generation_request> requests(batch);
         for (auto& request : requests) prepare(request, prompt_tokens, tokens_max);
         const auto start = clock::now();
-        for (auto& request : requests) streams.push_back(engine_.submit(std::move(request)));
+        // Together, so that every repetition is the same steps.
+        const auto streams = engine_.submit(std::move(requests));
         result total;
         double first = 0;
         for (const auto& stream : streams) {
@@ -108,18 +115,29 @@ class load {
     std::mt19937 random_{1};
 };
 
+step_cost cost_between(const engine_statistics& before, const engine_statistics& after) {
+    const auto steps = static_cast<double>(after.decode_steps - before.decode_steps);
+    if (steps == 0) return {};
+    return {(after.decode_s - before.decode_s) / steps,
+            (after.decode_host_s - before.decode_host_s) / steps};
+}
+
+constexpr uint32_t short_prompt = 16; // before what is decoded
+
 speeds measure_speeds(engine& generator, const bench_options& options, uint32_t vocabulary) {
     load requests(generator, vocabulary);
-    constexpr uint32_t short_prompt = 16;
-    requests.run(options.batch, options.prompt_tokens, 1); // warms the bound sizes
-    requests.run(options.batch, short_prompt, std::min(options.decode_tokens, 8u));
+    // First everything that is measured without being timed: a size's first step prepares it.
+    requests.run(options.batch, options.prompt_tokens, 1);
+    requests.run(options.batch, short_prompt, options.decode_tokens + 1);
     speeds found;
+    const auto before = generator.statistics();
     for (uint32_t i = 0; i < options.repetitions; ++i) {
         const auto prefill = requests.run(options.batch, options.prompt_tokens, 1);
         found.prefill.push_back(options.batch * options.prompt_tokens / prefill.prefill_s);
         const auto decode = requests.run(options.batch, short_prompt, options.decode_tokens + 1);
         found.decode.push_back(static_cast<double>(decode.decoded_tokens) / decode.decode_s);
     }
+    found.step = cost_between(before, generator.statistics());
     return found;
 }
 
@@ -136,6 +154,19 @@ std::string backends_text(const explain_report& report) {
     std::string text;
     for (const auto& each : report.backends) text += (text.empty() ? "" : ", ") + each.id;
     return text;
+}
+
+nlohmann::ordered_json step_json(const step_cost& step) {
+    return {{"seconds", step.seconds},
+            {"host_seconds", step.host_seconds},
+            {"host_share", step.seconds > 0 ? step.host_seconds / step.seconds : 0.0}};
+}
+
+void print_step(const nlohmann::ordered_json& step) {
+    fmt::print("  between  {:9.1f} us outside of the backend from one decode step to the next: "
+               "{:.1f}% of {:.1f} us\n",
+               step["host_seconds"].get<double>() * 1e6, 100 * step["host_share"].get<double>(),
+               step["seconds"].get<double>() * 1e6);
 }
 
 nlohmann::ordered_json result_json(const bench_options& options, const loaded_model& model,
@@ -160,6 +191,7 @@ nlohmann::ordered_json result_json(const bench_options& options, const loaded_mo
         {"prefill_tokens_per_second_all", found.prefill},
         {"decode_tokens_per_second", decode},
         {"decode_tokens_per_second_all", found.decode},
+        {"decode_step", step_json(found.step)},
         {"operations_per_prompt_token", operations},
         {"prefill_operations_per_second", prefill * operations},
         {"prefill_matrix_peak_share",
@@ -189,22 +221,34 @@ void print_text(const nlohmann::ordered_json& r) {
                r["batch"].get<uint32_t>() > 1 ? "at least " : "",
                100 * r["decode_bandwidth_share"].get<double>(),
                r["measured_bandwidth_bytes_per_second"].get<double>() / 1e9);
+    print_step(r["decode_step"]);
 }
 
 void bench_profile(const bench_options& options, common_options& common,
                    configuration configuration) {
     configuration.settings[configuration.backend].values["profile"].value = true;
     const session process(configuration, common);
-    const auto report = profile_report(process.load(configuration), options.prompt_tokens);
-    if (common.json) return print_json(report);
-    print_profile(report);
+    const auto model = process.load(configuration);
+    auto report = profile_report(model, options.prompt_tokens);
+    const auto generator = engine::create(model, configuration, *process.plugins);
+    load requests(*generator, model->config().vocabulary_size);
+    requests.run(options.batch, short_prompt, options.decode_tokens + 1);
+    const auto before = generator->statistics();
+    requests.run(options.batch, short_prompt, options.decode_tokens + 1);
+    const auto step = step_json(cost_between(before, generator->statistics()));
+    if (!common.json) {
+        print_profile(report);
+        return print_step(step);
+    }
+    report["decode_step"] = step;
+    print_json(report);
 }
 
 void bench(const bench_options& options, common_options& common) {
     auto configuration = options.configuration.read();
-    if (options.profile) return bench_profile(options, common, std::move(configuration));
     configuration.result_cache = "none";
     configuration.engine.prefix_reuse = false;
+    if (options.profile) return bench_profile(options, common, std::move(configuration));
     const session process(configuration, common);
     const auto model = process.load(configuration);
     const auto generator = engine::create(model, configuration, *process.plugins);

@@ -76,6 +76,7 @@ nlohmann::ordered_json report_json(const loaded_model& model, const configuratio
             {"crossings", crossings},
             {"operations", operations},
             {"expansions", expansions},
+            {"host_sampling", report.host_sampling},
             {"weights", weights}};
 }
 
@@ -148,6 +149,8 @@ void print_report(const loaded_model& model, const configuration& configuration,
     for (const auto& each : report.expansions)
         ++expansions[fmt::format("{}: {} passed it over: {}", each.kind, each.plugin, each.reason)];
     print_folded("expanded into primitives", expansions);
+    if (!report.host_sampling.empty())
+        fmt::print("\nthe host samples from all logits\n  {}\n", report.host_sampling);
     std::map<std::string, uint64_t> weights;
     uint64_t prepared = 0;
     for (const auto& each : report.weights) {

@@ -45,7 +45,10 @@ void print_report(const generation_event& last) {
 }
 
 void run(const run_options& options, common_options& common) {
-    const auto configuration = options.configuration.read();
+    auto configuration = options.configuration.read();
+    // One request pays for its own sizes only, unless the file says otherwise.
+    if (!configuration.origins.contains("engine.warm"))
+        configuration.engine.warm = warm_sizes::none;
     const session process(configuration, common);
     const auto model = process.load(configuration);
     const auto generator = engine::create(model, configuration, *process.plugins);

@@ -126,9 +126,14 @@ class configuration_reader {
         assign(engine.tokens_per_step_max, reader.integer("tokens_per_step_max", 1, 65536));
         assign(engine.sequences_max, reader.integer("sequences_max", 1, 4096));
         assign(engine.context_tokens_max, reader.integer("context_tokens_max", 1, 1 << 24));
-        assign(engine.cache_tokens, reader.integer("cache_tokens", 1, 1 << 30));
+        read_cache_tokens(reader);
         assign(engine.tokens_per_block, reader.integer("tokens_per_block", 1, 1024));
         assign(engine.prefix_reuse, reader.boolean("prefix_reuse"));
+        if (auto name = reader.choice("warm", {"none", "decode", "all"})) {
+            engine.warm = *name == "none"     ? warm_sizes::none
+                          : *name == "decode" ? warm_sizes::decode
+                                              : warm_sizes::all;
+        }
         assign(engine.worker_count, reader.integer("worker_count", 0, 1024));
         reader.finish();
         if (engine.sequences_max > engine.tokens_per_step_max) {
@@ -137,6 +142,7 @@ class configuration_reader {
                                       "engine.tokens_per_step_max = {}; expected at most that many",
                                       engine.sequences_max, engine.tokens_per_step_max));
         }
+        if (engine.cache_tokens == 0) return; // settled when the weights are loaded
         if (engine.cache_tokens < engine.tokens_per_block) {
             reader.refuse("cache_tokens",
                           fmt::format("{} tokens hold no block of engine.tokens_per_block = {}; "
@@ -148,6 +154,20 @@ class configuration_reader {
                           fmt::format("a sequence of {} tokens does not fit into "
                                       "engine.cache_tokens = {}; expected at most that many",
                                       engine.context_tokens_max, engine.cache_tokens));
+        }
+    }
+
+    // A number, or "auto".
+    void read_cache_tokens(toml_table_reader& reader) {
+        const toml_node* node = reader.any("cache_tokens");
+        if (node != nullptr && node->kind == toml_kind::text && node->text == "auto") {
+            result_.engine.cache_tokens = 0;
+        } else if (node != nullptr && node->kind == toml_kind::text) {
+            reader.refuse("cache_tokens", fmt::format("expected an integer or \"auto\", found the "
+                                                      "text {}",
+                                                      quote(node->text)));
+        } else {
+            assign(result_.engine.cache_tokens, reader.integer("cache_tokens", 1, 1 << 30));
         }
     }
 

@@ -41,14 +41,22 @@ struct model_configuration {
     sluice_element_type cache_type = SLUICE_F32;   // F32 or BF16; where not given, compute_type
 };
 
+// Sizes of steps that are prepared before the first request, which would else wait for them.
+enum class warm_sizes {
+    none,
+    decode, // steps of one row for each of 1, 2, 4 ... sequences, and prompts in whole steps
+    all,    // and prompts of any length
+};
+
 struct engine_configuration {
     uint32_t tokens_per_step_max = 512; // T: rows of one program; prefill chunks are cut to it
     uint32_t sequences_max = 16;        // S: requests that run together
     uint32_t context_tokens_max = 0;    // longest sequence; 0: the model's, capped by the cache
-    uint32_t cache_tokens = 8192;       // size of the KV pool
+    uint32_t cache_tokens = 8192;       // size of the KV pool; 0 ("auto"): what memory has room for
     uint32_t tokens_per_block = 16;     // granularity of the KV pool and of prefix reuse
     bool prefix_reuse = true;           // keep and share the KV blocks of equal prefixes
-    uint32_t worker_count = 0;          // 0: one for each core the process may run on
+    warm_sizes warm = warm_sizes::decode;
+    uint32_t worker_count = 0; // 0: one for each core the process may run on
 };
 
 // One line of [placement]: operations whose names match the pattern run on that backend.

@@ -1,6 +1,7 @@
 #include "engine/engine.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace sluice {
 
@@ -40,6 +41,7 @@ std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>
             configuration.where("block_store"), configuration.block_store);
     }
     auto runner = std::make_unique<model_runner>(model);
+    runner->warm(configuration.engine.warm);
     engine_options options;
     options.pool = runner->pool_options();
     options.limits = {model->tokens_per_step_max(), model->sequences_max()};
@@ -123,6 +125,24 @@ std::shared_ptr<generation> engine::submit(generation_request request,
 }
 
 void engine::submit(generation_request request, std::shared_ptr<generation> stream) {
+    std::vector<arrival> added;
+    added.push_back(checked(std::move(request), std::move(stream)));
+    queue(std::move(added));
+}
+
+std::vector<std::shared_ptr<generation>> engine::submit(std::vector<generation_request> requests) {
+    std::vector<std::shared_ptr<generation>> streams;
+    std::vector<arrival> added;
+    for (generation_request& request : requests) {
+        streams.push_back(std::make_shared<generation>());
+        added.push_back(checked(std::move(request), streams.back()));
+    }
+    queue(std::move(added));
+    return streams;
+}
+
+engine::arrival engine::checked(generation_request request,
+                                std::shared_ptr<generation> stream) const {
     std::vector<int32_t> prompt = prompt_tokens(request);
     check_request(request, prompt.size());
     const auto limit = int32_t(options_.context.vocabulary_size);
@@ -141,10 +161,14 @@ void engine::submit(generation_request request, std::shared_ptr<generation> stre
             result_store::key_of(added.task->prompt(), kept.parameters, kept.tenant);
         added.stored = options_.results->find(added.task->store_key);
     }
+    return added;
+}
+
+void engine::queue(std::vector<arrival> added) {
     {
         const std::lock_guard lock(mutex_);
         if (stopping_) fail(SLUICE_CANCELLED, "the runtime is shutting down");
-        arrivals_.push_back(std::move(added));
+        std::move(added.begin(), added.end(), std::back_inserter(arrivals_));
     }
     arrived_.notify_one();
 }
@@ -168,6 +192,7 @@ bool engine::take_arrivals() {
     std::vector<arrival> taken;
     {
         std::unique_lock lock(mutex_);
+        if (tasks_.empty()) decode_ended_.reset(); // what follows may be a long wait
         arrived_.wait(lock, [&] { return stopping_ || !arrivals_.empty() || !tasks_.empty(); });
         if (stopping_) return false;
         taken.swap(arrivals_);
@@ -216,16 +241,18 @@ void engine::end_cancelled() {
 void engine::step() {
     const auto start = generation_task::clock::now();
     const step_plan* plan = nullptr;
-    std::span<const float> logits;
+    step_results results;
     const auto failure = caught_from([&] {
         plan = &scheduler_.plan();
         if (plan->empty()) fail(SLUICE_INTERNAL, "requests wait, but the scheduler plans nothing");
-        logits = executor_->run(*plan);
+        executor_->run(*plan);
+        results = read_results(*plan);
     });
     if (failure) {
         fail_step(*failure);
         return;
     }
+    note_times(*plan);
     scheduler_.complete();
     const std::chrono::duration<double> duration = generation_task::clock::now() - start;
     if (metrics_.step_seconds != nullptr) metrics_.step_seconds->record(duration.count());
@@ -234,18 +261,65 @@ void engine::step() {
         ++statistics_.steps;
         statistics_.preemptions = scheduler_.statistics().preemptions;
     }
-    take_results(*plan, logits);
+    take_results(*plan, results);
 }
 
-void engine::take_results(const step_plan& plan, std::span<const float> logits) {
+void engine::note_times(const step_plan& plan) {
+    using seconds = std::chrono::duration<double>;
+    const step_times times = executor_->times();
+    const bool decodes = plan.decode_sequence_count == plan.parts.size();
+    if (decodes && decode_ended_) {
+        const std::lock_guard lock(mutex_);
+        ++statistics_.decode_steps;
+        statistics_.decode_s += seconds(times.ended - *decode_ended_).count();
+        statistics_.decode_host_s += seconds(times.submitted - *decode_ended_).count();
+    }
+    decode_ended_.reset();
+    if (decodes) decode_ended_ = times.ended;
+}
+
+// Reads all logits from the backend only where a row needs them: they are 100,000 numbers a row,
+// and what the backend has sampled is two.
+engine::step_results engine::read_results(const step_plan& plan) {
+    step_results results;
+    const auto is_sampled = [](const step_part& part) {
+        return part.reaches_end && part.logit_count > 0;
+    };
+    const auto is_greedy = [&](const step_part& part) {
+        return is_sampled(part) && tasks_.at(part.sequence)->samples_greedily();
+    };
+    if (std::any_of(plan.parts.begin(), plan.parts.end(), is_greedy)) {
+        results.greedy = executor_->greedy();
+    }
+    const auto needs_logits = [&](const step_part& part) {
+        return is_sampled(part)
+               && (!is_greedy(part) || results.greedy.empty()
+                   || results.greedy[part.logit_begin].token < 0);
+    };
+    if (std::any_of(plan.parts.begin(), plan.parts.end(), needs_logits)) {
+        results.logits = executor_->logits();
+    }
+    return results;
+}
+
+void engine::take_results(const step_plan& plan, const step_results& results) {
     const size_t width = executor_->vocabulary_size();
     for (const step_part& part : plan.parts) {
         if (!part.reaches_end || part.logit_count == 0) continue;
         generation_task& task = *tasks_.at(part.sequence);
         bool goes_on = false;
         const auto failure = caught_from([&] {
-            goes_on = task.take_logits(sampler_, logits.subspan(part.logit_begin * width, width),
-                                       scheduler_.reused_tokens(part.sequence));
+            // A greedy row takes what the backend has sampled whatever its neighbours need, so that
+            // they cannot change its text.
+            sampled_token next;
+            if (task.samples_greedily() && !results.greedy.empty()) {
+                next = results.greedy[part.logit_begin];
+            }
+            if (next.token < 0) {
+                next =
+                    task.sample(sampler_, results.logits.subspan(part.logit_begin * width, width));
+            }
+            goes_on = task.take(next, scheduler_.reused_tokens(part.sequence));
             if (goes_on) scheduler_.append(part.sequence, task.last_token());
         });
         if (failure) task.fail_with(*failure);
@@ -261,6 +335,7 @@ void engine::fail_step(const error& caught) {
         for (const auto& [id, task] : tasks_) lost.push_back(id);
     }
     scheduler_.abandon();
+    decode_ended_.reset();
     for (const sequence_id id : lost) {
         tasks_.at(id)->fail_with(caught);
         retire(id);

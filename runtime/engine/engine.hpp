@@ -38,6 +38,10 @@ struct engine_statistics {
     uint64_t steps = 0;
     uint64_t steps_failed = 0;
     uint64_t preemptions = 0;
+    // Steps that followed each other without a pause and had one row of each of their sequences.
+    uint64_t decode_steps = 0;
+    double decode_s = 0;      // from the end of the step before to their own
+    double decode_host_s = 0; // of that, until they went to the backend
 };
 
 // All members may be called from any thread.
@@ -59,6 +63,8 @@ class engine {
                                        generation_callback callback = {});
     // Likewise into a stream that the caller has made.
     void submit(generation_request request, std::shared_ptr<generation> stream);
+    // Several that are there for the same step. Fails as a whole, with nothing queued.
+    std::vector<std::shared_ptr<generation>> submit(std::vector<generation_request> requests);
 
     engine_statistics statistics() const;
     const generation_context& context() const { return options_.context; }
@@ -68,6 +74,11 @@ class engine {
     struct arrival {
         task_pointer task;
         std::optional<stored_result> stored;
+    };
+    // Of the rows whose logits were asked for; each part as far as some row needs it.
+    struct step_results {
+        std::span<const sampled_token> greedy; // [logit rows]
+        std::span<const float> logits;         // [logit rows, vocabulary]
     };
     struct engine_metrics {
         sluice_metric* requests = nullptr;
@@ -80,6 +91,8 @@ class engine {
 
     std::vector<int32_t> prompt_tokens(const generation_request& request) const;
     void check_request(const generation_request& request, size_t prompt_count) const;
+    arrival checked(generation_request request, std::shared_ptr<generation> stream) const;
+    void queue(std::vector<arrival> added);
     void register_metrics();
 
     // On the engine's thread.
@@ -88,7 +101,9 @@ class engine {
     void admit(arrival added);
     void end_cancelled();
     void step();
-    void take_results(const step_plan& plan, std::span<const float> logits);
+    void note_times(const step_plan& plan);
+    step_results read_results(const step_plan& plan);
+    void take_results(const step_plan& plan, const step_results& results);
     void fail_step(const error& caught);
     void retire(sequence_id id);
     void end(generation_task& task);
@@ -111,6 +126,9 @@ class engine {
     sampler sampler_;
     std::unordered_map<sequence_id, task_pointer> tasks_;
     sequence_id next_id_ = 1;
+    // When the last step ended, if it was one of decode_steps' kind and nothing was waited for
+    // since.
+    std::optional<generation_task::clock::time_point> decode_ended_;
 
     std::thread thread_;
 };

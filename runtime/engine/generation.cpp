@@ -88,8 +88,8 @@ void generation::push(generation_event event) {
             finished_ = true;
             forgotten = std::move(on_cancel_);
         }
-        changed_.notify_all();
     }
+    changed_.notify_all(); // without the lock, which the woken would else wait for
 }
 
 void generation::on_cancel(std::function<void()> function) {

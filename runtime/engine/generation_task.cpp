@@ -52,11 +52,13 @@ bool generation_task::is_end_token(int32_t token) const {
                   != context_.end_tokens.end();
 }
 
-bool generation_task::take_logits(sampler& chooser, std::span<const float> logits,
-                                  uint32_t reused_tokens) {
+sampled_token generation_task::sample(sampler& chooser, std::span<const float> logits) const {
+    return chooser.sample(logits, request_.parameters.sampling, occurred_,
+                          prompt_.size() + completion_.size());
+}
+
+bool generation_task::take(const sampled_token& sampled, uint32_t reused_tokens) {
     const uint64_t position = prompt_.size() + completion_.size();
-    const sampled_token sampled =
-        chooser.sample(logits, request_.parameters.sampling, occurred_, position);
     completion_.push_back(sampled.token);
     log_probabilities_.push_back(sampled.log_probability);
     occurred_.add(sampled.token);

@@ -41,9 +41,13 @@ class generation_task {
     // Tokens that the sequence may reach: prompt and answer within the context.
     uint32_t sequence_tokens_max() const { return sequence_tokens_max_; }
 
-    // Samples the token that follows and passes on the text that is certain. Returns whether the
+    // Samples the token that follows from its logits [vocabulary].
+    sampled_token sample(sampler& chooser, std::span<const float> logits) const;
+    // Whether greedy sampling on the backend would choose the same one.
+    bool samples_greedily() const { return is_greedy(request_.parameters.sampling); }
+    // Takes the token that follows and passes on the text that is certain. Returns whether the
     // sequence goes on, with last_token() as its next; otherwise it has ended.
-    bool take_logits(sampler& chooser, std::span<const float> logits, uint32_t reused_tokens);
+    bool take(const sampled_token& sampled, uint32_t reused_tokens);
     int32_t last_token() const { return completion_.back(); }
 
     // Ends it from outside: what is left of the text is passed on.

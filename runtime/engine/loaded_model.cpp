@@ -2,6 +2,7 @@
 
 #include "base/element_type.hpp"
 #include "base/error.hpp"
+#include "engine/cache_size.hpp"
 #include "engine/crossings.hpp"
 #include "engine/model_fingerprint.hpp"
 #include "engine/placement.hpp"
@@ -14,6 +15,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <system_error>
 
@@ -53,9 +55,25 @@ std::vector<uint32_t> size_ladder(uint32_t size_max) {
 }
 
 uint32_t size_on_ladder(uint32_t size, uint32_t size_max) {
-    const std::vector<uint32_t> sizes = size_ladder(size_max);
-    const auto found = std::lower_bound(sizes.begin(), sizes.end(), size);
-    return found == sizes.end() ? size_max : *found;
+    if (size >= size_max) return size_max;
+    const uint64_t power = std::bit_ceil(std::max<uint64_t>(size, 1));
+    const uint64_t between = power / 4 * 3; // of the power before and this one
+    return uint32_t(std::min<uint64_t>(power >= 64 && size <= between ? between : power, size_max));
+}
+
+std::vector<uint32_t> column_ladder(uint32_t column_count_max) {
+    std::vector<uint32_t> counts;
+    for (uint64_t count = 64; count < column_count_max; count *= 4) {
+        counts.push_back(uint32_t(count));
+    }
+    counts.push_back(column_count_max);
+    return counts;
+}
+
+uint32_t columns_on_ladder(uint32_t column_count, uint32_t column_count_max) {
+    uint64_t count = 64;
+    while (count < column_count) count *= 4;
+    return uint32_t(std::min<uint64_t>(count, column_count_max));
 }
 
 loaded_model::loaded_model(const configuration& configuration,
@@ -80,10 +98,11 @@ std::shared_ptr<const loaded_model> loaded_model::load(const configuration& conf
     model->settle_limits(configuration);
     model->open_plugins(configuration, plugins);
     model->build_program(configuration, options);
-    model->place(configuration, plugins);
+    model->place(configuration, plugins, options);
     model->ask_claims(options);
     model->cut();
     model->prepare_weights(options);
+    model->settle_cache(configuration);
     model->compile();
     model->fingerprint_ = model_fingerprint(*model->files_, model->fingerprint_text());
     model->report_.load_s =
@@ -122,17 +141,50 @@ void loaded_model::open_files(const configuration& configuration) {
     }
 }
 
+namespace {
+
+[[noreturn]] void refuse_limit(const configuration& configuration, std::string_view key,
+                               uint64_t found, std::string_view expected) {
+    fail(SLUICE_INVALID, "{}: {} is {}; expected {}", configuration.where(key), key, found,
+         expected);
+}
+
+} // namespace
+
 void loaded_model::settle_limits(const configuration& configuration) {
-    const auto refuse = [&](std::string_view key, uint64_t found, std::string_view expected) {
-        fail(SLUICE_INVALID, "{}: {} is {}; expected {}", configuration.where(key), key, found,
-             expected);
-    };
-    if (limits_.tokens_per_step_max == 0) refuse("engine.tokens_per_step_max", 0, "at least 1");
-    if (limits_.sequences_max == 0) refuse("engine.sequences_max", 0, "at least 1");
-    if (limits_.tokens_per_block == 0) refuse("engine.tokens_per_block", 0, "at least 1");
+    for (const auto& [key, found] :
+         {std::pair("engine.tokens_per_step_max", limits_.tokens_per_step_max),
+          std::pair("engine.sequences_max", limits_.sequences_max),
+          std::pair("engine.tokens_per_block", limits_.tokens_per_block)}) {
+        if (found == 0) refuse_limit(configuration, key, 0, "at least 1");
+    }
+    limits_.sequences_max = std::min(limits_.sequences_max, limits_.tokens_per_step_max);
+    if (limits_.cache_tokens != 0) settle_context(configuration);
+}
+
+// The size of a pool that was left open, now that the weights have taken their memory.
+void loaded_model::settle_cache(const configuration& configuration) {
+    if (limits_.cache_tokens != 0) return;
+    constexpr uint64_t pool_max = uint64_t(1) << 30;
+    const uint64_t longest =
+        limits_.context_tokens_max != 0 ? limits_.context_tokens_max : config_.position_count_max;
+    // More than all sequences at their longest would only be kept for later requests.
+    const uint64_t useful =
+        longest == 0 ? pool_max : std::min(pool_max, longest * limits_.sequences_max);
+    const uint64_t whole_blocks = (useful + limits_.tokens_per_block - 1) / limits_.tokens_per_block
+                                  * limits_.tokens_per_block;
+    limits_.cache_tokens =
+        cache_tokens_that_fit(backends_, partition_, limits_.tokens_per_block, whole_blocks);
+    if (limits_.cache_tokens == 0) limits_.cache_tokens = engine_configuration{}.cache_tokens;
+    services_->log(log_level::info, "the KV pool has {} tokens", limits_.cache_tokens);
+    settle_context(configuration);
+}
+
+void loaded_model::settle_context(const configuration& configuration) {
     if (limits_.cache_tokens < limits_.tokens_per_block) {
-        refuse("engine.cache_tokens", limits_.cache_tokens,
-               fmt::format("at least engine.tokens_per_block ({})", limits_.tokens_per_block));
+        refuse_limit(
+            configuration, "engine.cache_tokens", limits_.cache_tokens,
+            fmt::format("at least engine.tokens_per_block ({})", limits_.tokens_per_block));
     }
     // Whole blocks only: the rest of a block could never be handed out.
     const uint32_t pool =
@@ -142,10 +194,10 @@ void loaded_model::settle_limits(const configuration& configuration) {
         limits_.context_tokens_max = positions == 0 ? pool : std::min(positions, pool);
     }
     if (limits_.context_tokens_max > pool) {
-        refuse("engine.context_tokens_max", limits_.context_tokens_max,
-               fmt::format("at most the {} tokens that the KV pool holds; raise "
-                           "engine.cache_tokens",
-                           pool));
+        refuse_limit(configuration, "engine.context_tokens_max", limits_.context_tokens_max,
+                     fmt::format("at most the {} tokens that the KV pool holds; raise "
+                                 "engine.cache_tokens",
+                                 pool));
     }
     if (positions > 0 && limits_.context_tokens_max > positions) {
         services_->log(log_level::warning,
@@ -153,7 +205,6 @@ void loaded_model::settle_limits(const configuration& configuration) {
                        "later tokens may make no sense",
                        limits_.context_tokens_max, positions);
     }
-    limits_.sequences_max = std::min(limits_.sequences_max, limits_.tokens_per_step_max);
 }
 
 void loaded_model::open_plugins(const configuration& configuration, plugin_host& plugins) {
@@ -209,10 +260,11 @@ void loaded_model::build_program(const configuration& configuration,
 
 // ---- Placement ----
 
-void loaded_model::place(const configuration& configuration, plugin_host& plugins) {
+void loaded_model::place(const configuration& configuration, plugin_host& plugins,
+                         const model_load_options& options) {
     if (configuration.placement.empty()) {
-        placed_ =
-            std::make_unique<spread_program>(spread_program{model_->step, model_->weights, {}});
+        placed_ = std::make_unique<spread_program>(
+            spread_program{settle_sampling(model_->step, options), model_->weights, {}});
         return;
     }
     const placement_plan plan = plan_placement(configuration, backends_[0]->id(), model_->step);
@@ -224,8 +276,24 @@ void loaded_model::place(const configuration& configuration, plugin_host& plugin
         add_backend(configuration, backend.key,
                     plugins.open(SLUICE_KIND_BACKEND, backend.id, configuration, backend.key));
     }
-    placed_ = std::make_unique<spread_program>(
-        spread_experts(with_placements(model_->step, plan), model_->weights, plan.experts));
+    const program step = settle_sampling(with_placements(model_->step, plan), options);
+    placed_ = std::make_unique<spread_program>(spread_experts(step, model_->weights, plan.experts));
+}
+
+// Where the backend has no kernel for it, the host samples: the expansion into primitives would
+// take several times the logits' memory, and more time than reading them. (One that is asked for is
+// made all the same.)
+program loaded_model::settle_sampling(program step, const model_load_options& options) {
+    const auto last = uint32_t(step.operations().size() - 1);
+    const program_operation& sample = step.operations()[last];
+    if (options.expand && options.expand(sample)) return step;
+    const sluice_claim verdict = claim(sample.placement, step, last);
+    if (verdict.accepted != 0) return step;
+    report_.host_sampling = fmt::format("backend \"{}\": {}", backends_[sample.placement]->id(),
+                                        text_of_array(verdict.reason, sizeof verdict.reason));
+    model_->step = without_sampling(model_->step);
+    model_->sampled = {};
+    return without_sampling(step);
 }
 
 void loaded_model::cut() {

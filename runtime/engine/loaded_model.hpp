@@ -71,6 +71,7 @@ struct explain_report {
     std::string router;
     std::vector<operation_report> operations; // one for each operation of program()
     std::vector<expansion_report> expansions;
+    std::string host_sampling; // why the host samples; empty: `sample` is one of the operations
     std::vector<weight_report> weights;
     uint32_t segment_count = 1;
     std::vector<crossing_report> crossings; // in the order in which they are made
@@ -95,6 +96,8 @@ class loaded_model {
     const program& step_program() const { return *program_; }
     const model_program& model() const { return *model_; } // before composites were expanded
     value_number logits() const { return model_->logits; }
+    // Greedy sampling within the step; value_none where the backend leaves it to the host.
+    const sampled_values& sampled() const { return model_->sampled; }
     // nullptr: the folder has no tokenizer.json, and only token ids can be computed.
     const std::shared_ptr<const tokenizer>& text_tokenizer() const { return tokenizer_; }
     // Tokens that end a text: of generation_config.json, or else of config.json.
@@ -130,8 +133,12 @@ class loaded_model {
     void add_backend(const configuration& configuration, const std::string& key,
                      std::shared_ptr<plugin_instance> backend);
     void settle_limits(const configuration& configuration);
+    void settle_cache(const configuration& configuration);
+    void settle_context(const configuration& configuration);
     void build_program(const configuration& configuration, const model_load_options& options);
-    void place(const configuration& configuration, plugin_host& plugins);
+    void place(const configuration& configuration, plugin_host& plugins,
+               const model_load_options& options);
+    program settle_sampling(program step, const model_load_options& options);
     void ask_claims(const model_load_options& options);
     void cut();
     sluice_claim claim(uint32_t placement, const program& asked, uint32_t operation) const;
@@ -162,5 +169,10 @@ class loaded_model {
 // steps waste less work, fewer cost less memory and compilation.
 std::vector<uint32_t> size_ladder(uint32_t size_max);
 uint32_t size_on_ladder(uint32_t size, uint32_t size_max);
+
+// Likewise for the columns of block tables: 64, 256, 1024 ... and the maximum itself. Far between,
+// since backends read no more of a table than is there, and a text that grows passes all of them.
+std::vector<uint32_t> column_ladder(uint32_t column_count_max);
+uint32_t columns_on_ladder(uint32_t column_count, uint32_t column_count_max);
 
 } // namespace sluice

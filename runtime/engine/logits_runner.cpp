@@ -74,7 +74,8 @@ void logits_runner::run(std::span<const logits_request> requests, const row_func
             fail(SLUICE_INTERNAL, "{} sequences are left, but the scheduler plans nothing",
                  scheduler_.running_count() + scheduler_.waiting_count());
         }
-        const std::span<const float> logits = executor_->run(plan);
+        executor_->run(plan);
+        const std::span<const float> logits = executor_->logits();
         const size_t width = vocabulary_size();
         for (const step_part& part : plan.parts) {
             for (uint32_t i = 0; i < part.logit_count; ++i) {
@@ -114,12 +115,16 @@ std::vector<int32_t> logits_runner::greedy(std::span<const int32_t> prompt, uint
     std::vector<int32_t> continuation;
     while (continuation.size() < count) {
         const step_plan& plan = scheduler_.plan();
-        const std::span<const float> logits = executor_->run(plan);
+        executor_->run(plan);
         const bool reached = plan.parts.at(0).reaches_end;
         scheduler_.complete();
         if (!reached) continue;
+        const std::span<const sampled_token> chosen = executor_->greedy();
+        const bool sampled = !chosen.empty() && chosen[0].token >= 0;
         continuation.push_back(
-            chooser.sample(logits.first(vocabulary_size()), {}, nothing, 0).token);
+            sampled ? chosen[0].token
+                    : chooser.sample(executor_->logits().first(vocabulary_size()), {}, nothing, 0)
+                          .token);
         scheduler_.append(0, continuation.back());
     }
     return continuation;

@@ -6,17 +6,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 namespace sluice {
 
 namespace {
 
-// Bound executables kept at once. Each may hold memory for the activations of its sizes.
-constexpr size_t bounds_max = 24;
+// Bound executables kept at once, besides those that were warmed. Each may hold memory for the
+// activations of its sizes.
+constexpr size_t cold_bounds_max = 24;
 
-// Counts that the host reads one by one lie apart, so that backends may align them.
-constexpr uint64_t dropped_stride_bytes = 64;
+// Outputs that share a buffer lie apart, so that backends may align them.
+constexpr uint64_t output_alignment_bytes = 64;
+
+uint64_t aligned(uint64_t size_bytes) {
+    return (size_bytes + output_alignment_bytes - 1) / output_alignment_bytes
+           * output_alignment_bytes;
+}
 
 std::vector<kv_group> groups_of(const program& step, uint64_t cache_tokens,
                                 uint32_t tokens_per_block) {
@@ -53,7 +60,7 @@ model_runner::model_runner(std::shared_ptr<const loaded_model> model, runner_opt
       groups_(groups_of(model_->step_program(),
                         options.cache_tokens != 0 ? options.cache_tokens : model_->cache_tokens(),
                         model_->tokens_per_block())),
-      segments_(*model_, block_counts_of(groups_)) {
+      segments_(*model_, block_counts_of(groups_)), bounds_max_(cold_bounds_max) {
     make_dropped_counts();
 }
 
@@ -74,7 +81,7 @@ void model_runner::make_dropped_counts() {
         found->values.push_back(layer.dropped);
     }
     for (dropped_counts& each : dropped_) {
-        each.read.resize(each.values.size() * dropped_stride_bytes);
+        each.read.resize(each.values.size() * output_alignment_bytes);
         each.buffer = device_buffer(model_->backend(each.placement), each.read.size());
     }
 }
@@ -98,12 +105,19 @@ sluice_block_key model_runner::root_key(std::string_view tenant) const {
                           model_->tokens_per_block());
 }
 
-const device_buffer& model_runner::logits_buffer(uint32_t rows) {
-    const auto found = logits_buffers_.find(rows);
-    if (found != logits_buffers_.end()) return found->second;
-    const plugin_instance& backend = model_->backend(segments_.placement_of(model_->logits()));
-    const uint64_t size_bytes = uint64_t(rows) * vocabulary_size() * sizeof(float);
-    return logits_buffers_.emplace(rows, device_buffer(backend, size_bytes)).first->second;
+const model_runner::logit_buffers& model_runner::buffers_for(uint32_t rows) {
+    const auto found = logit_buffers_.find(rows);
+    if (found != logit_buffers_.end()) return found->second;
+    logit_buffers made;
+    made.logits = device_buffer(model_->backend(segments_.placement_of(model_->logits())),
+                                uint64_t(rows) * vocabulary_size() * sizeof(float));
+    if (model_->sampled().token != value_none) {
+        made.probability_begin = aligned(rows * sizeof(int32_t));
+        made.sampled =
+            device_buffer(model_->backend(segments_.placement_of(model_->sampled().token)),
+                          made.probability_begin + rows * sizeof(float));
+    }
+    return logit_buffers_.emplace(rows, std::move(made)).first->second;
 }
 
 // ---- Binding ----
@@ -116,7 +130,7 @@ extent_sizes model_runner::extents_for(uint32_t tokens, uint32_t sequences, uint
     extents[SLUICE_EXTENT_SEQUENCES] = size_on_ladder(sequences, largest[SLUICE_EXTENT_SEQUENCES]);
     extents[SLUICE_EXTENT_LOGITS] =
         size_on_ladder(std::max(1u, logits), largest[SLUICE_EXTENT_LOGITS]);
-    extents[SLUICE_EXTENT_BLOCKS] = size_on_ladder(columns, largest[SLUICE_EXTENT_BLOCKS]);
+    extents[SLUICE_EXTENT_BLOCKS] = columns_on_ladder(columns, largest[SLUICE_EXTENT_BLOCKS]);
     return extents;
 }
 
@@ -129,18 +143,23 @@ model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
         bounds_.splice(bounds_.begin(), bounds_, found);
         return bounds_.front();
     }
-    if (bounds_.size() >= bounds_max) {
+    if (bounds_.size() >= bounds_max_) {
         segments_.release(bounds_.back().segments);
         bounds_.pop_back();
     }
     bound_step added;
     added.extents = extents;
-    added.logits = &logits_buffer(extents[SLUICE_EXTENT_LOGITS]);
+    added.results = &buffers_for(extents[SLUICE_EXTENT_LOGITS]);
     std::vector<segment_runner::output_buffer> outputs{
-        {model_->logits(), added.logits->handle(), 0}};
+        {model_->logits(), added.results->logits.handle(), 0}};
+    if (const sampled_values& sampled = model_->sampled(); sampled.token != value_none) {
+        sluice_buffer* buffer = added.results->sampled.handle();
+        outputs.push_back({sampled.token, buffer, 0});
+        outputs.push_back({sampled.log_probability, buffer, added.results->probability_begin});
+    }
     for (const dropped_counts& each : dropped_) {
         for (size_t i = 0; i < each.values.size(); ++i) {
-            outputs.push_back({each.values[i], each.buffer.handle(), i * dropped_stride_bytes});
+            outputs.push_back({each.values[i], each.buffer.handle(), i * output_alignment_bytes});
         }
     }
     added.segments = segments_.bind(extents, outputs);
@@ -148,11 +167,45 @@ model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
     return bounds_.front();
 }
 
-void model_runner::warm(uint32_t tokens, uint32_t sequences, uint32_t logits,
-                        uint32_t context_tokens) {
-    const uint32_t columns =
-        (context_tokens + model_->tokens_per_block() - 1) / model_->tokens_per_block();
-    bound_for(extents_for(tokens, sequences, logits, std::max(1u, columns)));
+std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which) const {
+    std::vector<extent_sizes> sizes;
+    if (which == warm_sizes::none) return sizes;
+    const extent_sizes largest = model_->extents_max();
+    const auto add = [&](uint32_t tokens, uint32_t sequences, uint32_t columns) {
+        const extent_sizes extents = extents_for(tokens, sequences, sequences, columns);
+        if (std::find(sizes.begin(), sizes.end(), extents) == sizes.end()) sizes.push_back(extents);
+    };
+    const uint32_t tokens_max = largest[SLUICE_EXTENT_TOKENS];
+    const std::vector<uint32_t> prompts =
+        which == warm_sizes::all ? size_ladder(tokens_max) : std::vector<uint32_t>{tokens_max};
+    for (const uint32_t columns : column_ladder(largest[SLUICE_EXTENT_BLOCKS])) {
+        for (const uint32_t sequences : size_ladder(largest[SLUICE_EXTENT_SEQUENCES])) {
+            add(sequences, sequences, columns);
+        }
+        for (const uint32_t tokens : prompts) {
+            if (uint64_t(columns) * model_->tokens_per_block() >= tokens) add(tokens, 1, columns);
+        }
+    }
+    return sizes;
+}
+
+size_t model_runner::warm(warm_sizes which) {
+    const std::vector<extent_sizes> sizes = sizes_of(which);
+    if (sizes.empty()) return 0;
+    bounds_max_ = cold_bounds_max + sizes.size();
+    host_services& services = model_->services();
+    const auto start = std::chrono::steady_clock::now();
+    for (size_t i = 0; i < sizes.size(); ++i) {
+        const extent_sizes& size = sizes[i];
+        services.log(log_level::debug,
+                     "preparing steps, {} of {}: {} tokens, {} sequences, {} block columns", i + 1,
+                     sizes.size(), size[SLUICE_EXTENT_TOKENS], size[SLUICE_EXTENT_SEQUENCES],
+                     size[SLUICE_EXTENT_BLOCKS]);
+        bound_for(size);
+    }
+    services.log(log_level::info, "{} sizes of steps prepared in {:.2f} s", sizes.size(),
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    return sizes.size();
 }
 
 // ---- Steps ----
@@ -169,25 +222,48 @@ void model_runner::copy_blocks(std::span<const kv_block_copy> copies) {
     }
 }
 
-std::span<const float> model_runner::run(const step_plan& plan) {
+void model_runner::run(const step_plan& plan) {
     const sluice_batch batch = plan.batch();
     copy_blocks(plan.copies);
     const bound_step& bound = bound_for(extents_for(batch.token_count, batch.sequence_count,
                                                     batch.logit_count, batch.block_table_columns));
     segments_.run(bound.segments, batch);
     has_run_ = true;
+    logit_rows_ = batch.logit_count;
     count_dropped();
-    return read_logits(bound, batch.logit_count);
 }
 
-std::span<const float> model_runner::read_logits(const bound_step& bound, uint32_t rows) {
-    const size_t count = size_t(rows) * vocabulary_size();
-    if (const void* mapped = bound.logits->mapped()) {
-        return {static_cast<const float*>(mapped), count};
-    }
+const model_runner::bound_step& model_runner::last_step() const {
+    if (!has_run_) fail(SLUICE_INTERNAL, "results of a step are read, but none has run");
+    return bounds_.front();
+}
+
+std::span<const float> model_runner::logits() {
+    const device_buffer& buffer = last_step().results->logits;
+    const size_t count = size_t(logit_rows_) * vocabulary_size();
+    if (const void* mapped = buffer.mapped()) return {static_cast<const float*>(mapped), count};
     staging_.resize(count);
-    bound.logits->read(0, staging_.data(), count * sizeof(float));
+    buffer.read(0, staging_.data(), count * sizeof(float));
     return staging_;
+}
+
+std::span<const sampled_token> model_runner::greedy() {
+    const logit_buffers& results = *last_step().results;
+    if (model_->sampled().token == value_none || logit_rows_ == 0) return {};
+    const std::byte* bytes = results.sampled.mapped();
+    if (bytes == nullptr) {
+        const size_t size_bytes = results.probability_begin + logit_rows_ * sizeof(float);
+        sampled_staging_.resize(size_bytes);
+        results.sampled.read(0, sampled_staging_.data(), size_bytes);
+        bytes = sampled_staging_.data();
+    }
+    greedy_.resize(logit_rows_);
+    for (uint32_t i = 0; i < logit_rows_; ++i) {
+        std::memcpy(&greedy_[i].token, bytes + i * sizeof(int32_t), sizeof(int32_t));
+        std::memcpy(&greedy_[i].log_probability,
+                    bytes + results.probability_begin + i * sizeof(float), sizeof(float));
+    }
+    return greedy_;
 }
 
 void model_runner::count_dropped() {
@@ -195,7 +271,7 @@ void model_runner::count_dropped() {
         each.buffer.read(0, each.read.data(), each.read.size());
         for (size_t i = 0; i < each.values.size(); ++i) {
             int32_t dropped = 0;
-            std::memcpy(&dropped, each.read.data() + i * dropped_stride_bytes, sizeof dropped);
+            std::memcpy(&dropped, each.read.data() + i * output_alignment_bytes, sizeof dropped);
             dropped_assignments_ += uint64_t(std::max(0, dropped));
         }
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/loaded_model.hpp"
+#include "engine/sampler.hpp"
 #include "engine/scheduler.hpp"
 #include "engine/segment_runner.hpp"
 
@@ -19,10 +20,16 @@ class step_executor {
   public:
     virtual ~step_executor() = default;
     virtual uint32_t vocabulary_size() const = 0;
-    // Copies the plan's blocks and runs it. Returns the logits [logit rows, vocabulary] in float32,
-    // valid until the next call. Fails with the backend's error; the cache then holds nothing of
-    // the step that counts.
-    virtual std::span<const float> run(const step_plan& plan) = 0;
+    // Copies the plan's blocks and runs it. Fails with the backend's error; the cache then holds
+    // nothing of the step that counts.
+    virtual void run(const step_plan& plan) = 0;
+    // Of the last step, valid until the next: the logits [logit rows, vocabulary] in float32.
+    virtual std::span<const float> logits() = 0;
+    // Likewise: what greedy sampling chose [logit rows], with token -1 where no logit is finite.
+    // Empty where that is left to the caller.
+    virtual std::span<const sampled_token> greedy() = 0;
+    // Of the last step; the same time twice where they are not known.
+    virtual step_times times() const { return {}; }
 };
 
 struct runner_options {
@@ -43,11 +50,16 @@ class model_runner final : public step_executor {
     sluice_block_key root_key(std::string_view tenant = {}) const;
 
     uint32_t vocabulary_size() const override { return model_->config().vocabulary_size; }
-    std::span<const float> run(const step_plan& plan) override;
+    void run(const step_plan& plan) override;
+    std::span<const float> logits() override;
+    std::span<const sampled_token> greedy() override;
+    step_times times() const override { return segments_.times(); }
 
-    // Binds and runs nothing yet: makes what a step of that size will need, so that the first one
-    // is not slower than the others.
-    void warm(uint32_t tokens, uint32_t sequences, uint32_t logits, uint32_t context_tokens);
+    // Prepares steps of these sizes, so that their first ones are not slower than the others. Logs
+    // what it does. Returns the number of sizes.
+    size_t warm(warm_sizes which);
+    // Sizes of steps that can run at once, without being prepared first.
+    size_t prepared_count() const { return bounds_.size(); }
 
     const loaded_model& model() const { return *model_; }
     // Assignments of tokens to experts that capacity took away, in all steps so far.
@@ -57,10 +69,16 @@ class model_runner final : public step_executor {
     std::vector<double> profile() const;
 
   private:
+    // Results of up to so many logit rows.
+    struct logit_buffers {
+        device_buffer logits;           // f32 [rows, vocabulary]
+        device_buffer sampled;          // i32 [rows], then f32 [rows]; none where the host samples
+        uint64_t probability_begin = 0; // bytes to the second part
+    };
     struct bound_step {
         extent_sizes extents{};
         segment_runner::bound_segments segments;
-        const device_buffer* logits = nullptr; // in logits_buffers_
+        const logit_buffers* results = nullptr; // in logit_buffers_
     };
     // Counts of dropped assignments that one backend writes.
     struct dropped_counts {
@@ -73,20 +91,25 @@ class model_runner final : public step_executor {
     extent_sizes extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
                              uint32_t columns) const;
     bound_step& bound_for(const extent_sizes& extents);
-    const device_buffer& logits_buffer(uint32_t rows);
+    std::vector<extent_sizes> sizes_of(warm_sizes which) const;
+    const logit_buffers& buffers_for(uint32_t rows);
+    const bound_step& last_step() const;
     void make_dropped_counts();
     void copy_blocks(std::span<const kv_block_copy> copies);
-    std::span<const float> read_logits(const bound_step& bound, uint32_t rows);
     void count_dropped();
 
     std::shared_ptr<const loaded_model> model_;
     std::vector<kv_group> groups_;
     segment_runner segments_;
-    std::map<uint32_t, device_buffer> logits_buffers_; // by rows
+    std::map<uint32_t, logit_buffers> logit_buffers_; // by rows
     std::vector<dropped_counts> dropped_;
     std::list<bound_step> bounds_; // last used first
-    bool has_run_ = false;         // what bounds_ begins with
-    std::vector<float> staging_;   // where the host cannot address the buffer
+    size_t bounds_max_;
+    bool has_run_ = false;       // what bounds_ begins with
+    uint32_t logit_rows_ = 0;    // of that step
+    std::vector<float> staging_; // where the host cannot address the buffer
+    std::vector<std::byte> sampled_staging_;
+    std::vector<sampled_token> greedy_;
     uint64_t dropped_assignments_ = 0;
 };
 

@@ -35,13 +35,15 @@ class planner {
 
     placement_plan plan() {
         for (size_t i = 0; i < rules_.size(); ++i) apply(i);
+        settle_sampling();
         settle_experts();
         check_states();
         for (size_t i = 0; i < rules_.size(); ++i) {
             if (counting_.contains(i)) continue;
-            plan_.warnings.push_back(
-                fmt::format("{} has no effect: later patterns place all that it matches",
-                            rule_text(rules_[i])));
+            plan_.warnings.push_back(fmt::format(
+                "{} has no effect: later patterns place all that it matches (and sampling goes "
+                "with the logits)",
+                rule_text(rules_[i])));
         }
         return std::move(plan_);
     }
@@ -134,6 +136,27 @@ class planner {
         for (const auto& [operation, experts] : plan_.experts) {
             plan_.operations[operation] = reader_placement(operation);
         }
+    }
+
+    // Sampling stays with the logits, which are too large to move for it.
+    void settle_sampling() {
+        for (uint32_t i = 0; i < placed_.operations().size(); ++i) {
+            const program_operation& operation = placed_.operations()[i];
+            if (operation.kind != SLUICE_OP_SAMPLE) continue;
+            const uint32_t writer = writer_of(operation.inputs.at(0));
+            plan_.operations[i] = plan_.operations[writer];
+            rule_of_[i] = rule_of_[writer];
+        }
+    }
+
+    uint32_t writer_of(value_number value) const {
+        uint32_t i = 0;
+        const auto writes = [&](const program_operation& operation) {
+            return std::find(operation.outputs.begin(), operation.outputs.end(), value)
+                   != operation.outputs.end();
+        };
+        while (!writes(placed_.operations()[i])) ++i;
+        return i;
     }
 
     uint32_t reader_placement(uint32_t operation) const {

@@ -3,7 +3,7 @@
 // Patterns apply in the order of the file, so that the last one that matches an operation counts.
 // One without brackets places whole operations; one with brackets places experts of moe_ffn
 // operations and leaves the others where they were. Naming the main backend takes operations out
-// of what an earlier pattern said.
+// of what an earlier pattern said. Sampling is always where the logits are.
 #pragma once
 
 #include "config/configuration.hpp"

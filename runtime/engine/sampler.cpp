@@ -33,6 +33,10 @@ void check_sampling_parameters(const sampling_parameters& parameters) {
            "repetition_penalty", parameters.repetition_penalty, "a number over 0, at most 100");
 }
 
+bool is_greedy(const sampling_parameters& parameters) {
+    return parameters.temperature == 0 && parameters.repetition_penalty == 1.0;
+}
+
 void token_set::add(int32_t token) {
     if (token < 0 || size_t(token) >= present_.size() || present_[size_t(token)]) return;
     present_[size_t(token)] = true;
@@ -164,8 +168,7 @@ sampled_token sampler::sample(std::span<const float> logits, const sampling_para
                               const token_set& occurred, uint64_t position) {
     const largest_logit largest = find_largest(logits);
     sampled_token chosen;
-    if (parameters.temperature == 0 && parameters.repetition_penalty == 1.0
-        && largest.value != minus_infinity) {
+    if (is_greedy(parameters) && largest.value != minus_infinity) {
         chosen.token = int32_t(largest.token);
     } else {
         penalise(logits, parameters, occurred);
@@ -176,9 +179,8 @@ sampled_token sampler::sample(std::span<const float> logits, const sampling_para
             chosen.token = draw(uniform_at(parameters.seed, position));
         }
     }
-    chosen.log_probability =
-        float(double(logits[size_t(chosen.token)]) - double(largest.value)
-              - std::log(sum_of_exponentials(logits, largest.value)));
+    chosen.log_probability = float(double(logits[size_t(chosen.token)]) - double(largest.value)
+                                   - std::log(sum_of_exponentials(logits, largest.value)));
     return chosen;
 }
 

@@ -20,6 +20,9 @@ struct sampling_parameters {
     bool operator==(const sampling_parameters&) const = default;
 };
 
+// Whether the largest logit alone decides, so that no other is needed.
+bool is_greedy(const sampling_parameters& parameters);
+
 // Fails with SLUICE_INVALID naming the parameter that is out of range.
 void check_sampling_parameters(const sampling_parameters& parameters);
 

@@ -30,6 +30,19 @@ sluice_batch step_plan::batch() const {
     return batch;
 }
 
+void step_plan::clear() {
+    parts.clear();
+    copies.clear();
+    decode_sequence_count = 0;
+    for (std::vector<int32_t>* each :
+         {&token_ids, &position, &sequence_of_row, &query_start, &kv_length, &logit_rows}) {
+        each->clear();
+    }
+    for (std::vector<int32_t>& table : block_table) table.clear();
+    for (std::vector<int32_t>& slots : slot) slots.clear();
+    block_table_columns = 0;
+}
+
 scheduler::scheduler(scheduler_limits limits, kv_pool& pool) : limits_(limits), pool_(pool) {
     if (limits.tokens_per_step_max == 0 || limits.sequences_max == 0) {
         fail(
@@ -102,7 +115,7 @@ void scheduler::append(sequence_id id, int32_t token) {
 
 const step_plan& scheduler::plan() {
     if (plan_open_) fail(SLUICE_INTERNAL, "a step is planned while another one runs");
-    plan_ = step_plan{};
+    plan_.clear();
     chosen_.clear();
     for (record* sequence : running_) sequence->planned = 0;
     rows_left_ = limits_.tokens_per_step_max;
@@ -126,9 +139,8 @@ uint32_t scheduler::chunk_of(const record& sequence) const {
 }
 
 void scheduler::plan_decodes() {
-    // A copy, since preemption changes running_.
-    const std::vector<record*> candidates = running_;
-    for (record* sequence : candidates) {
+    candidates_ = running_; // which preemption changes
+    for (record* sequence : candidates_) {
         if (!sequence->running || sequence->pending() != 1 || rows_left_ == 0) continue;
         if (!reserve_or_preempt(*sequence)) continue;
         sequence->planned = 1;
@@ -261,9 +273,11 @@ void scheduler::lay_out_part(record& sequence, bool single) {
     for (uint32_t group = 0; group < pool_.group_count(); ++group) {
         // A table may be longer than this step needs: prompts reserve all their blocks at once.
         const std::vector<int32_t>& table = sequence.cache.tables[group];
-        for (uint32_t column = 0; column < plan_.block_table_columns; ++column) {
-            plan_.block_table[group].push_back(column < table.size() ? table[column] : -1);
-        }
+        std::vector<int32_t>& target = plan_.block_table[group];
+        const size_t end = target.size() + plan_.block_table_columns;
+        const size_t count = std::min<size_t>(table.size(), plan_.block_table_columns);
+        target.insert(target.end(), table.begin(), table.begin() + ptrdiff_t(count));
+        target.resize(end, -1);
     }
     plan_.parts.push_back(part);
     if (single) ++plan_.decode_sequence_count;

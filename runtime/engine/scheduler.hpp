@@ -76,6 +76,8 @@ class step_plan {
 
     // Points into the arrays; valid until the plan changes.
     sluice_batch batch() const;
+    // Empties it. The arrays keep their memory, for the next plan is much like this one.
+    void clear();
     bool empty() const { return parts.empty(); }
 
   private:
@@ -154,9 +156,10 @@ class scheduler {
     scheduler_limits limits_;
     kv_pool& pool_;
     std::unordered_map<sequence_id, std::unique_ptr<record>> sequences_;
-    std::list<record*> waiting_;   // by arrival
-    std::vector<record*> running_; // by arrival
-    std::vector<record*> chosen_;  // of the open plan, decodes first
+    std::list<record*> waiting_;      // by arrival
+    std::vector<record*> running_;    // by arrival
+    std::vector<record*> chosen_;     // of the open plan, decodes first
+    std::vector<record*> candidates_; // scratch of plan_decodes()
     uint32_t rows_left_ = 0;
     uint64_t arrivals_ = 0;
     bool plan_open_ = false;

@@ -1,6 +1,10 @@
 #include "engine/segment_runner.hpp"
 
 #include "base/error.hpp"
+#include "base/text.hpp"
+#include "engine/cache_size.hpp"
+
+#include <algorithm>
 
 namespace sluice {
 
@@ -47,12 +51,35 @@ void segment_runner::make_device(uint32_t placement, const std::vector<uint32_t>
     // All segments of a placement that use states list the same ones.
     for (const program_segment& segment : model_.partition().segments) {
         if (segment.placement != placement || segment.part.states().empty()) continue;
-        const sluice_program* view = segment.part.view();
+        make_cache(backend, segment.part, block_counts, devices_[placement].cache);
+        return;
+    }
+}
+
+// An error of too little memory says how large a pool would fit.
+void segment_runner::make_cache(const plugin_instance& backend, const program& part,
+                                const std::vector<uint32_t>& block_counts,
+                                sluice_cache*& made) const {
+    const sluice_program* view = part.view();
+    try {
         plugin_call call = backend.call("cache_create");
         call = backend.backend().cache_create(backend.handle(), view->states, view->state_count,
                                               block_counts.data(), uint32_t(block_counts.size()),
-                                              &devices_[placement].cache, call.error());
-        return;
+                                              &made, call.error());
+    } catch (const error& caught) {
+        if (SLUICE_STATUS_CLASS(caught.status()) != SLUICE_EXHAUSTED) throw;
+        const uint64_t tokens =
+            uint64_t(*std::max_element(block_counts.begin(), block_counts.end()))
+            * model_.tokens_per_block();
+        const uint64_t token_bytes = std::max<uint64_t>(1, cache_bytes_per_token(backend, part));
+        const memory_room room = memory_room_of(backend);
+        fail(caught.status(),
+             "{}\nThe KV pool of {} tokens takes {} ({} a token), where {}; with "
+             "engine.cache_tokens = {} it would fit, and \"auto\" takes what there is",
+             caught.what(), tokens, bytes_text(tokens * token_bytes), bytes_text(token_bytes),
+             room_text(room),
+             cache_budget_bytes(room) / token_bytes / model_.tokens_per_block()
+                 * model_.tokens_per_block());
     }
 }
 
@@ -136,6 +163,7 @@ void segment_runner::run(const bound_segments& bound, const sluice_batch& batch)
     valid[SLUICE_EXTENT_LOGITS] = batch.logit_count;
     valid[SLUICE_EXTENT_BLOCKS] = batch.block_table_columns;
     std::exception_ptr failure;
+    times_.submitted = std::chrono::steady_clock::now();
     try {
         auto transfer = buffers_.transfers().begin();
         for (uint32_t i = 0; i < bound.size(); ++i) {
@@ -151,6 +179,7 @@ void segment_runner::run(const bound_segments& bound, const sluice_batch& batch)
         failure = std::current_exception();
     }
     wait_all(failure);
+    times_.ended = std::chrono::steady_clock::now();
     if (failure) std::rethrow_exception(failure);
 }
 

@@ -4,12 +4,19 @@
 
 #include "engine/segment_buffers.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <span>
 #include <vector>
 
 namespace sluice {
+
+// When a step went to the backends, and when all of it had ended.
+struct step_times {
+    std::chrono::steady_clock::time_point submitted;
+    std::chrono::steady_clock::time_point ended;
+};
 
 // Not for several threads at once.
 class segment_runner {
@@ -39,6 +46,9 @@ class segment_runner {
     // nothing runs any more either.
     void run(const bound_segments& bound, const sluice_batch& batch);
 
+    // Of the last run.
+    const step_times& times() const { return times_; }
+
     // Seconds in each operation of the whole program, in the last run; empty where a backend was
     // not configured to measure them.
     std::vector<double> profile(const bound_segments& bound) const;
@@ -53,6 +63,8 @@ class segment_runner {
     };
 
     void make_device(uint32_t placement, const std::vector<uint32_t>& block_counts);
+    void make_cache(const plugin_instance& backend, const program& part,
+                    const std::vector<uint32_t>& block_counts, sluice_cache*& made) const;
     sluice_bound* bind_segment(uint32_t segment, const extent_sizes& extents,
                                std::span<const output_buffer> outputs);
     void submit(uint32_t segment, sluice_bound* bound);
@@ -66,6 +78,7 @@ class segment_runner {
     std::vector<device> devices_;       // by placement
     std::vector<sluice_event*> events_; // by segment
     std::vector<bool> running_;         // likewise: submitted and not waited for
+    step_times times_;
 };
 
 } // namespace sluice

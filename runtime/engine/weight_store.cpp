@@ -1,6 +1,9 @@
 #include "engine/weight_store.hpp"
 
 #include "base/element_type.hpp"
+#include "base/error.hpp"
+#include "base/text.hpp"
+#include "engine/cache_size.hpp"
 
 #include <fmt/format.h>
 
@@ -49,11 +52,42 @@ void weight_store::note_roles(const program& whole, const program_partition& par
     }
 }
 
+// Before anything is read: what does not fit should not be found out after minutes.
+void weight_store::check_room(const program& whole,
+                              std::span<const weight_request> requests) const {
+    for (size_t i = 0; i < shelves_.size(); ++i) {
+        const plugin_instance& backend = *backends_[i];
+        const memory_room room = memory_room_of(backend);
+        // The machine's own memory may hold the checkpoint's pages, which make room.
+        if (room.is_host || room.total_bytes == 0) continue;
+        uint64_t needed = 0;
+        for (const weight_request& request : requests) {
+            const uint32_t roles = shelves_[i].roles[request.value];
+            if (roles == 0) continue;
+            bound_weight bound =
+                bind_weight(*files_, request, whole.value(request.value).weight_format);
+            uint64_t size_bytes = 0;
+            plugin_call call = backend.call("weight_size");
+            call = backend.backend().weight_size(backend.handle(), bound.source(), roles,
+                                                 &size_bytes, call.error());
+            needed += size_bytes;
+        }
+        if (needed <= room.free_bytes) continue;
+        fail(
+            SLUICE_EXHAUSTED,
+            "the weights take {} on backend \"{}\", where {}; use a checkpoint of fewer bits "
+            "(sluice quantize), or place experts in the machine's own memory: \"layers.*.experts\" "
+            "= \"onednn\" under [placement]",
+            bytes_text(needed), backend.id(), room_text(room));
+    }
+}
+
 std::vector<weight_report> weight_store::prepare(const program& whole,
                                                  std::span<const weight_request> requests,
                                                  const program_partition& partition,
                                                  const progress& on_progress) {
     note_roles(whole, partition);
+    check_room(whole, requests);
     const auto stored_bytes = [&](const weight_request& request) {
         return weight_bytes(whole.value(request.value).weight_format, request.row_count,
                             request.column_count)

@@ -55,6 +55,7 @@ class weight_store {
         std::vector<sluice_weight*> prepared; // likewise, owned
     };
 
+    void check_room(const program& whole, std::span<const weight_request> requests) const;
     void note_roles(const program& whole, const program_partition& partition);
     weight_report prepare_on(size_t placement, const weight_request& request,
                              const program_value& value);

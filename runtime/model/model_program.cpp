@@ -81,6 +81,15 @@ model_program build_model_program(const model_config& config,
     return build_decoder(*family, config, options);
 }
 
+program without_sampling(const program& step) {
+    program_contents contents = step.contents();
+    const program_operation sample = contents.operations.back();
+    contents.operations.pop_back();
+    for (const value_number output : sample.outputs) std::erase(contents.outputs, output);
+    contents.values.resize(contents.values.size() - sample.outputs.size());
+    return program(std::move(contents));
+}
+
 uint64_t weight_bytes(const sluice_weight_format& format, int64_t rows, int64_t columns) {
     const uint64_t n = static_cast<uint64_t>(rows);
     const uint64_t k = static_cast<uint64_t>(columns);

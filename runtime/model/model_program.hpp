@@ -1,6 +1,7 @@
 // From a model's configuration to its program and the weights the program wants.
 //
-// Inputs are the batch's; outputs "logits" f32 [L, V] and for each sparse layer N
+// Inputs are the batch's; outputs "logits" f32 [L, V], what greedy sampling makes of them
+// ("sample.token" i32 [L], "sample.log_probability" f32 [L]), and for each sparse layer N
 // "layers.N.route.count" i32 [E] (and ".dropped" i32 [1] where capacity is limited). The residual
 // stream is f32; norm outputs, projections and activations have the compute type.
 #pragma once
@@ -66,15 +67,26 @@ struct routed_layer {
     value_number dropped = value_none; // value_none where capacity is unlimited
 };
 
+// Greedy sampling of all rows of the logits; value_none where that is left to the host.
+struct sampled_values {
+    value_number token = value_none;           // i32 [L], -1 where no logit is finite
+    value_number log_probability = value_none; // f32 [L]
+};
+
 struct model_program {
     program step;
     std::vector<weight_request> weights; // one for each weight value, by rising value number
     value_number logits = value_none;
+    sampled_values sampled;
     std::vector<routed_layer> routed_layers;
     uint32_t cache_group_count = 1;
 };
 
 model_program build_model_program(const model_config& config, const model_program_options& options);
+
+// The program whose tokens the host samples: without the last operation, `sample`, and its results.
+// The other values keep their numbers.
+program without_sampling(const program& step);
 
 // ---- Accounting, for `sluice inspect` ----
 

@@ -66,6 +66,11 @@ struct topk_results {
     value_number index;
 };
 
+struct sample_results {
+    value_number token;
+    value_number log_probability;
+};
+
 class program_builder {
   public:
     explicit program_builder(std::string name);
@@ -163,6 +168,10 @@ class program_builder {
     value_number cumsum(const std::string& name, value_number x);
     value_number matmul(const std::string& name, value_number x, value_number y,
                         sluice_element_type type = SLUICE_F32);
+
+    // ---- The next token of each row of logits ----
+    sample_results sample(const std::string& name, value_number logits,
+                          uint32_t method = SLUICE_SAMPLE_GREEDY);
 
     // ---- Statistics: return the new sum (or maximum) and rows ----
     struct accumulate_results {

@@ -422,6 +422,20 @@ value_number program_builder::matmul(const std::string& name, value_number x, va
     return z;
 }
 
+// ---- The next token ----
+
+sample_results program_builder::sample(const std::string& name, value_number logits,
+                                       uint32_t method) {
+    auto attributes = SLUICE_INIT(sluice_sample_attributes);
+    attributes.method = method;
+    const value_shape rows = {axis_of(dimensions(logits), 0)};
+    sample_results results{};
+    results.token = result(name + ".token", SLUICE_I32, rows);
+    results.log_probability = result(name + ".log_probability", SLUICE_F32, rows);
+    add(SLUICE_OP_SAMPLE, name, attributes, {logits}, {results.token, results.log_probability});
+    return results;
+}
+
 // ---- Statistics ----
 
 program_builder::accumulate_results program_builder::accumulate(uint32_t kind,

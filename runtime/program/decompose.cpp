@@ -22,6 +22,8 @@ std::vector<value_number> expand(expansion& composite, uint32_t kind) {
         return expand_route(composite);
     case SLUICE_OP_MOE_FFN:
         return expand_moe_ffn(composite);
+    case SLUICE_OP_SAMPLE:
+        return expand_sample(composite);
     default:
         fail(SLUICE_INTERNAL, "there is no expansion of {}", operation_name(kind));
     }

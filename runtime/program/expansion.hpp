@@ -68,6 +68,7 @@ std::vector<value_number> expand_attention(expansion& composite);
 std::vector<value_number> expand_mla_attention(expansion& composite);
 std::vector<value_number> expand_route(expansion& composite);
 std::vector<value_number> expand_moe_ffn(expansion& composite);
+std::vector<value_number> expand_sample(expansion& composite);
 
 // The batch operands of the attentions, by their first operand's index.
 struct attended_rows {

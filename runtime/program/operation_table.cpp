@@ -115,6 +115,8 @@ std::vector<table_row> make_table() {
             {"x", "index", "sum", "rows"}, accumulate, false),
         row(SLUICE_OP_ACCUMULATE_ABS_MAX, "accumulate_abs_max", P, {4, 4, 2, 2},
             {"x", "index", "maximum", "rows"}, accumulate, false),
+        row(SLUICE_OP_SAMPLE, "sample", C, {1, 1, 1, 2}, {"logits"},
+            defaults<sluice_sample_attributes>(), false),
     };
 }
 
@@ -134,7 +136,7 @@ const std::vector<table_row>& table() {
 } // namespace
 
 const operation_description* find_operation(uint32_t kind) {
-    static_assert(SLUICE_OP_COUNT == 40);
+    static_assert(SLUICE_OP_COUNT == 41);
     if (kind == 0 || kind >= table().size()) return nullptr;
     return &table()[kind].description;
 }

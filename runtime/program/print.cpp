@@ -34,6 +34,7 @@ constexpr const char* mask_values[] = {"minus_infinity", "zero"};
 constexpr const char* weight_sources[] = {"score", "choice"};
 constexpr const char* renormalizations[] = {"none", "add", "clamp"};
 constexpr const char* scale_conditions[] = {"always", "not_renormalized"};
+constexpr const char* sample_methods[] = {"greedy"};
 constexpr const char* capacity_policies[] = {"drop", "reroute"};
 
 // Collects "name value" of what is not the default, 0.
@@ -152,6 +153,9 @@ void list(attribute_list& out, const sluice_fill_attributes& a) {
 void list(attribute_list&, const sluice_reduce_attributes&) {} // in the operation's name
 void list(attribute_list& out, const sluice_accumulate_attributes& a) {
     out.entry(fmt::format("expert {}", a.expert));
+}
+void list(attribute_list& out, const sluice_sample_attributes& a) {
+    out.always("method", sample_methods, a.method);
 }
 void list(attribute_list&, const sluice_transpose_attributes&) {} // needs the rank; see below
 

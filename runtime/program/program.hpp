@@ -50,7 +50,7 @@ using operation_attributes =
                  sluice_mla_attention_attributes, sluice_routing_specification,
                  sluice_moe_ffn_attributes, sluice_transpose_attributes, sluice_axis_attributes,
                  sluice_unary_attributes, sluice_binary_attributes, sluice_fill_attributes,
-                 sluice_reduce_attributes, sluice_accumulate_attributes>;
+                 sluice_reduce_attributes, sluice_accumulate_attributes, sluice_sample_attributes>;
 
 struct program_operation {
     uint32_t kind = 0;

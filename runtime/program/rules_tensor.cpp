@@ -235,6 +235,15 @@ void check_reduce(const operation_checker& check) {
     check.result(0, x.element_type, y);
 }
 
+void check_sample(const operation_checker& check) {
+    check.known(check.attributes<sluice_sample_attributes>().method, SLUICE_SAMPLE_GREEDY + 1,
+                "method");
+    const program_value& logits = check.floats(0, 2);
+    const auto rows = std::span(logits.dimensions).first(1);
+    check.result(0, SLUICE_I32, rows);
+    if (check.has_output(1)) check.result(1, SLUICE_F32, rows);
+}
+
 } // namespace
 
 void check_movement(const operation_checker& check) {
@@ -317,6 +326,8 @@ void check_last_axis(const operation_checker& check) {
     case SLUICE_OP_ACCUMULATE_GRAM:
     case SLUICE_OP_ACCUMULATE_ABS_MAX:
         return check_accumulate(check);
+    case SLUICE_OP_SAMPLE:
+        return check_sample(check);
     default:
         return;
     }

@@ -123,6 +123,8 @@ TEST_CASE("bench reports speeds and their shares of the machine's limits") {
         CAPTURE(key);
         CHECK(json.value(key, 0.0) > 0.0);
     }
+    CHECK(json["decode_step"].value("host_seconds", 0.0) > 0.0);
+    CHECK(json["decode_step"].value("host_share", 1.0) < 1.0);
     CHECK(json["prefill_tokens_per_second_all"].size() == 2);
     CHECK(json["backend"] == default_backend());
 }

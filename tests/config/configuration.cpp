@@ -32,6 +32,7 @@ TEST_CASE("an empty configuration has the defaults") {
     CHECK(c.engine.sequences_max == 16);
     CHECK(c.engine.context_tokens_max == 0);
     CHECK(c.engine.cache_tokens == 8192);
+    CHECK(c.engine.warm == warm_sizes::decode);
     CHECK(c.engine.tokens_per_block == 16);
     CHECK(c.engine.prefix_reuse);
     CHECK(c.engine.worker_count == 0);
@@ -64,6 +65,7 @@ tokens_per_step_max = 64
 sequences_max = 4
 context_tokens_max = 256
 cache_tokens = 1024
+warm = "all"
 tokens_per_block = 32
 prefix_reuse = false
 worker_count = 2
@@ -104,6 +106,7 @@ prompt = "rewrite.text"
     CHECK(c.checked);
     CHECK(c.model.path == folder.parent_path() / "models/tiny");
     CHECK(c.model.format == load_format::dummy);
+    CHECK(c.engine.warm == warm_sizes::all);
     CHECK(c.model.compute_type == SLUICE_BF16);
     CHECK(c.model.cache_type == SLUICE_BF16); // follows the compute type
     CHECK(c.engine.tokens_per_block == 32);
@@ -111,7 +114,7 @@ prompt = "rewrite.text"
     CHECK(c.generation.seed == 42);
     CHECK(c.generation.stop == std::vector<std::string>{"\n\n", "END"});
     CHECK(std::get<int64_t>(c.settings_of("reference").values.at("depth").value) == 3);
-    CHECK(c.settings_of("reference").values.at("depth").origin.line == 32);
+    CHECK(c.settings_of("reference").values.at("depth").origin.line == 33);
     CHECK(c.settings_of("reference").folder == folder);
     CHECK(std::get<double>(c.settings_of("memory").values.at("ratio").value) == 1.5);
     CHECK(std::get<bool>(c.settings_of("memory").values.at("flag").value));
@@ -135,6 +138,10 @@ TEST_CASE("overrides take the place of the file's values and are checked as they
     CHECK(c.model.path == "/etc/sluice/tiny");
     CHECK(c.generation.stop.size() == 1);
     CHECK(c.engine.cache_tokens == 64);
+    CHECK(read(text, {"engine.cache_tokens=auto"}).engine.cache_tokens == 0);
+    CHECK(read("[engine]\ncache_tokens = \"auto\"\ncontext_tokens_max = 9000\n", {})
+              .engine.context_tokens_max
+          == 9000);
     CHECK(std::get<int64_t>(c.settings_of("reference").values.at("depth").value) == 2);
     CHECK(c.where("backend") == "--set backend=reference");
     check_error([&] { read(text, {"engine.worker_cuont=2"}); }, SLUICE_INVALID,
@@ -186,6 +193,8 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"[engine]\ntokens_per_step_max = 512.0\n", "2", {"an integer", "the number 512"}},
         {"[engine]\nsequences_max = 600\n", "2", {"tokens_per_step_max = 512"}},
         {"[engine]\ncache_tokens = 8\n", "2", {"tokens_per_block = 16"}},
+        {"[engine]\ncache_tokens = \"all\"\n", "2", {"integer", "auto", "all"}},
+        {"[engine]\nwarm = \"prefill\"\n", "2", {"none", "decode", "all", "prefill"}},
         {"[engine]\ncontext_tokens_max = 9000\n", "2", {"cache_tokens = 8192"}},
         {"[engine]\nworker_count = 5000\n", "2", {"from 0 to 1024"}},
         {"[engine]\nworker_cout = 5\n", "2", {"did you mean \"worker_count\""}},

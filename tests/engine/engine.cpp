@@ -102,6 +102,63 @@ TEST_CASE("a greedy answer is the model's own, in tokens and text") {
     CHECK(whole.last.usage.duration_s >= whole.last.usage.time_to_first_token_s);
 }
 
+TEST_CASE("all logits are read only where a row needs more of them than the backend's choice") {
+    fixture engine;
+    engine.executor->samples = true;
+    const std::vector<int32_t> prompt{7, 4, 11, 11, 14};
+    const answer greedy = read_all(*engine->submit(request_for(prompt, 40)));
+    CHECK(greedy.tokens == fake_executor::expected(prompt, 40, letter_count));
+    CHECK(engine.executor->logits_read == 0);
+    engine.executor->samples = false;
+    const answer by_host = read_all(*engine->submit(request_for(prompt, 40)));
+    CHECK(by_host.tokens == greedy.tokens);
+    CHECK(by_host.log_probabilities == greedy.log_probabilities);
+    CHECK(engine.executor->logits_read == 40);
+
+    // A row that draws beside one that does not: each gets what it would alone.
+    engine.executor->samples = true;
+    generation_request drawn = request_for(prompt, 20);
+    drawn.parameters.sampling.temperature = 0.8;
+    drawn.parameters.sampling.seed = 5;
+    generation_request penalised = request_for(prompt, 20);
+    penalised.parameters.sampling.repetition_penalty = 1.5;
+    const auto first = engine->submit(drawn);
+    const auto second = engine->submit(request_for(prompt, 40));
+    const auto third = engine->submit(penalised);
+    CHECK(read_all(*first).tokens
+          == fake_executor::expected(prompt, 20, letter_count, drawn.parameters.sampling));
+    CHECK(read_all(*second).tokens == greedy.tokens);
+    CHECK(read_all(*third).tokens
+          == fake_executor::expected(prompt, 20, letter_count, penalised.parameters.sampling));
+    CHECK(engine.executor->logits_read > 40);
+}
+
+TEST_CASE("time between decode steps is counted apart from theirs") {
+    fixture engine;
+    read_all(*engine->submit(request_for({7, 4, 11, 11, 14}, 40)));
+    const engine_statistics first = engine->statistics();
+    // The prompt's step is none of them, and the first after it does not follow one.
+    CHECK(first.decode_steps == 38);
+    CHECK(first.decode_s == doctest::Approx(38 * 0.004));
+    CHECK(first.decode_host_s == doctest::Approx(38 * 0.001));
+    // Nor does one after a pause.
+    read_all(*engine->submit(request_for({1, 2, 3, 4, 5}, 3)));
+    CHECK(engine->statistics().decode_steps == 39);
+}
+
+TEST_CASE("requests that are submitted together begin together") {
+    std::vector<size_t> parts;
+    fixture engine(64, {16, 4}, [&](const step_plan& plan) { parts.push_back(plan.parts.size()); });
+    CHECK_THROWS_AS(engine->submit({request_for({1, 2}, 4), request_for({}, 4)}), error);
+    const auto streams =
+        engine->submit({request_for({1, 2, 3}, 4), request_for({4, 5}, 4), request_for({6}, 4)});
+    REQUIRE(streams.size() == 3);
+    CHECK(read_all(*streams[0]).tokens == fake_executor::expected({1, 2, 3}, 4, letter_count));
+    CHECK(read_all(*streams[1]).tokens == fake_executor::expected({4, 5}, 4, letter_count));
+    CHECK(read_all(*streams[2]).tokens == fake_executor::expected({6}, 4, letter_count));
+    CHECK(parts == std::vector<size_t>(4, 3));
+}
+
 TEST_CASE("a text prompt is the tokens it is made of") {
     fixture engine;
     generation_request request;

@@ -132,6 +132,72 @@ TEST_CASE("composites and their expansions compute the same") {
     }
 }
 
+TEST_CASE("what the backend samples is what the host finds in the logits") {
+    for (const std::string& backend : backends) {
+        for (const bool expanded : {false, true}) {
+            CAPTURE(backend);
+            CAPTURE(expanded);
+            model_load_options options;
+            options.expand = [&](const program_operation& operation) {
+                return expanded && operation.kind == SLUICE_OP_SAMPLE;
+            };
+            const loaded_golden loaded(golden_configuration("qwen3_moe", backend), options);
+            CHECK(loaded.model->report().host_sampling.empty());
+            model_runner runner(loaded.model);
+            kv_pool pool(runner.pool_options());
+            scheduler plans({64, 4}, pool);
+            scheduled_request request;
+            request.tokens = read_golden("qwen3_moe").tokens[0];
+            request.tokens_max = uint32_t(request.tokens.size());
+            request.logits = logits_wanted::all;
+            plans.add(1, request);
+            runner.run(plans.plan());
+            const auto logits = runner.logits();
+            const auto greedy = runner.greedy();
+            REQUIRE(greedy.size() == request.tokens.size());
+            for (size_t row = 0; row < greedy.size(); ++row) {
+                const size_t width = runner.vocabulary_size();
+                const sampled_token expected =
+                    sampler().sample(logits.subspan(row * width, width), {}, token_set(), 0);
+                CHECK(greedy[row].token == expected.token);
+                CHECK(std::fabs(greedy[row].log_probability - expected.log_probability) < 1e-5f);
+            }
+            plans.complete();
+        }
+    }
+}
+
+TEST_CASE("sizes that are warmed are there when a step needs them") {
+    const loaded_golden loaded(golden_configuration("qwen3_moe", "onednn"));
+    const auto sizes = [&](warm_sizes which) {
+        model_runner runner(loaded.model);
+        const size_t count = runner.warm(which);
+        CHECK(count == runner.prepared_count());
+        return count;
+    };
+    // Up to 4 sequences and 64 rows; contexts have one size.
+    CHECK(sizes(warm_sizes::none) == 0);
+    CHECK(sizes(warm_sizes::decode) == 3 + 1);
+    CHECK(sizes(warm_sizes::all) == 3 + 7);
+
+    model_runner runner(loaded.model);
+    runner.warm(warm_sizes::decode);
+    kv_pool pool(runner.pool_options());
+    scheduler plans({64, 4}, pool);
+    const golden_file golden = read_golden("qwen3_moe");
+    scheduled_request request;
+    request.tokens = golden.tokens[0];
+    request.tokens_max = uint32_t(request.tokens.size() + golden.greedy.size());
+    plans.add(1, request);
+    for (const int32_t expected : golden.greedy) {
+        runner.run(plans.plan());
+        plans.complete();
+        CHECK(runner.greedy()[0].token == expected);
+        plans.append(1, expected);
+    }
+    CHECK(runner.prepared_count() == 4 + 1); // and the prompt's own
+}
+
 TEST_CASE("latent attention absorbed and expanded computes the same") {
     for (const std::string& backend : backends) {
         for (const std::string& family : {std::string("deepseek_v2"), std::string("deepseek_v3")}) {

@@ -34,7 +34,7 @@ class fake_executor final : public step_executor {
 
     uint32_t vocabulary_size() const override { return vocabulary_size_; }
 
-    std::span<const float> run(const step_plan& plan) override {
+    void run(const step_plan& plan) override {
         if (before_step) before_step(plan);
         const size_t size = tokens_per_block_;
         for (const kv_block_copy& copy : plan.copies) {
@@ -62,7 +62,26 @@ class fake_executor final : public step_executor {
             logits_.insert(logits_.end(), row.begin(), row.end());
         }
         steps.fetch_add(1);
+        // A clock of its own: a millisecond between steps, and three for each.
+        times_.submitted = times_.ended + std::chrono::milliseconds(1);
+        times_.ended = times_.submitted + std::chrono::milliseconds(3);
+    }
+
+    step_times times() const override { return times_; }
+
+    std::span<const float> logits() override {
+        logits_read.fetch_add(1);
         return logits_;
+    }
+
+    std::span<const sampled_token> greedy() override {
+        greedy_.clear();
+        if (!samples) return greedy_;
+        for (size_t begin = 0; begin < logits_.size(); begin += vocabulary_size_) {
+            const auto row = std::span(logits_).subspan(begin, vocabulary_size_);
+            greedy_.push_back(sampler().sample(row, {}, token_set(), 0));
+        }
+        return greedy_;
     }
 
     static std::vector<float> logits_of(uint64_t hash, uint32_t vocabulary_size) {
@@ -96,12 +115,16 @@ class fake_executor final : public step_executor {
 
     std::function<void(const step_plan&)> before_step; // may throw, or take its time
     std::atomic<uint64_t> steps{0};
+    std::atomic<uint64_t> logits_read{0}; // times that they were asked for
+    bool samples = false;                 // as a backend would
 
   private:
     uint32_t vocabulary_size_;
     uint32_t tokens_per_block_;
     std::vector<uint64_t> memory_;
     std::vector<float> logits_;
+    std::vector<sampled_token> greedy_;
+    step_times times_;
 };
 
 } // namespace sluice::test

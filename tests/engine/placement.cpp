@@ -3,6 +3,7 @@
 #include "engine/placement.hpp"
 
 #include "../base/error_check.hpp"
+#include "engine/cache_size.hpp"
 #include "engine/crossings.hpp"
 #include "engine/logits_runner.hpp"
 #include "engine/model_fixture.hpp"
@@ -120,6 +121,73 @@ TEST_CASE("a whole model on memory that the host cannot address") {
         CHECK(largest_difference(runner.forward(golden.tokens[0]), golden.logits[0]) < 1e-3f);
         CHECK(largest_difference(runner.forward(golden.tokens[0], 3), golden.logits[0]) < 1e-3f);
     }
+}
+
+TEST_CASE("sampling stays with the logits, and with the host where no backend takes it") {
+    const golden_file golden = read_golden("mixtral");
+    const auto greedy_of = [&](const loaded_golden& loaded) {
+        return logits_runner(loaded.model).greedy(golden.tokens[0], uint32_t(golden.greedy.size()));
+    };
+    const loaded_golden moved(placed("mixtral", "onednn", line("logits", "unmapped")));
+    CHECK(moved.model->report().operations.back().plugin == "unmapped");
+    CHECK(moved.model->step_program().operations().back().kind == SLUICE_OP_SAMPLE);
+    CHECK(greedy_of(moved) == golden.greedy);
+
+    const loaded_golden asked(placed("mixtral", "onednn", line("sample", "unmapped")));
+    CHECK(asked.model->report().operations.back().plugin == "onednn");
+    CHECK(greedy_of(asked) == golden.greedy);
+
+    const loaded_golden older(
+        placed("mixtral", "unmapped", "", {"settings.unmapped.samples=false"}));
+    CHECK(older.model->sampled().token == value_none);
+    CHECK(older.model->report().host_sampling
+          == "backend \"unmapped\": sample is newer than this backend");
+    CHECK(greedy_of(older) == golden.greedy);
+}
+
+TEST_CASE("a pool of automatic size is what memory has room for beside the weights") {
+    constexpr uint64_t reserve = uint64_t(512) << 20;
+    const auto on_device = [](uint64_t free_bytes) {
+        return loaded_golden(
+            placed("mixtral", "unmapped", "",
+                   {"engine.cache_tokens=\"auto\"",
+                    fmt::format("settings.unmapped.memory_bytes_total={}", uint64_t(1) << 30),
+                    fmt::format("settings.unmapped.memory_bytes_free={}", free_bytes)}));
+    };
+    const loaded_golden roomy = on_device(reserve + (uint64_t(100) << 20));
+    CHECK(roomy.model->cache_tokens() == 4 * 128); // all sequences at their longest
+    CHECK(roomy.model->context_tokens_max() == 128);
+    const uint64_t token_bytes =
+        cache_bytes_per_token(roomy.model->backend(), roomy.model->partition().segments.at(0).part);
+    // Blocks have 8 tokens: 19 of them fit, and a half.
+    const loaded_golden narrow = on_device(reserve + token_bytes * 156);
+    CHECK(narrow.model->cache_tokens() == 152);
+    const golden_file golden = read_golden("mixtral");
+    CHECK(logits_runner(narrow.model).greedy(golden.tokens[0], 16) == golden.greedy);
+
+    check_error(
+        [&] { on_device(reserve + token_bytes * 7); }, SLUICE_EXHAUSTED,
+        {"\"auto\"", "unmapped", "of 1.0 GiB are free", "512.0 MiB", "a block of 8 tokens"});
+    check_error([&] { on_device(1000); }, SLUICE_EXHAUSTED,
+                {"the weights take", "unmapped", "1000", "[placement]"});
+    // Where the backend does not know its memory, the pool has its usual size.
+    const loaded_golden unknown(
+        placed("mixtral", "unmapped", "", {"engine.cache_tokens=\"auto\""}));
+    CHECK(unknown.model->cache_tokens() == 8192);
+    // The machine's own memory is known.
+    const loaded_golden host(placed("mixtral", "onednn", "", {"engine.cache_tokens=\"auto\""}));
+    CHECK(host.model->cache_tokens() == 4 * 128);
+}
+
+TEST_CASE("a pool that does not fit says what it asked for and what would fit") {
+    const loaded_golden large(
+        placed("mixtral", "unmapped", "",
+               {"engine.cache_tokens=8000000",
+                fmt::format("settings.unmapped.memory_bytes_total={}", uint64_t(1) << 30),
+                fmt::format("settings.unmapped.memory_bytes_free={}", uint64_t(600) << 20)}));
+    check_error([&] { logits_runner runner(large.model); }, SLUICE_EXHAUSTED,
+                {"that many blocks do not fit", "KV pool of 8000000 tokens takes",
+                 "600.0 MiB of 1.0 GiB are free", "engine.cache_tokens = "});
 }
 
 TEST_CASE("placed models run in the checked mode, and two runners side by side") {

@@ -10,11 +10,16 @@ namespace plain = sluice::plain;
 class unmapped_backend final : public plugin::host_backend {
   public:
     static const plugin::definition& define() {
-        static const plugin::definition made{.id = "unmapped",
-                                             .kind = SLUICE_KIND_BACKEND,
-                                             .version = "0.1.0",
-                                             .summary = "The reference without buffer_map",
-                                             .extensions = {SLUICE_BACKEND_EXTENSION}};
+        static const plugin::definition made{
+            .id = "unmapped",
+            .kind = SLUICE_KIND_BACKEND,
+            .version = "0.1.0",
+            .summary = "The reference without buffer_map",
+            .settings = plugin::schema()
+                            .boolean("samples", "claims sample", true)
+                            .integer("memory_bytes_total", "0: unknown", 0, 0, INT64_MAX)
+                            .integer("memory_bytes_free", "of them", 0, 0, INT64_MAX),
+            .extensions = {SLUICE_BACKEND_EXTENSION}};
         return made;
     }
     static const void* extension(std::string_view id) {
@@ -22,15 +27,22 @@ class unmapped_backend final : public plugin::host_backend {
         static const sluice_backend table = unmapped_table();
         return &table;
     }
-    unmapped_backend(plugin::host host, const plugin::settings&) : host_backend(host) {}
+    unmapped_backend(plugin::host host, const plugin::settings& settings)
+        : host_backend(host), samples_(settings.boolean("samples")),
+          memory_bytes_total_(uint64_t(settings.integer("memory_bytes_total"))),
+          memory_bytes_free_(uint64_t(settings.integer("memory_bytes_free"))) {}
 
     void properties(sluice_backend_properties& found) const override {
         plugin::copy_text(found.device_name, "CPU, not mapped");
         found.activation_types = 1U << SLUICE_F32;
+        found.memory_bytes_total = memory_bytes_total_;
+        found.memory_bytes_free = memory_bytes_free_;
     }
     std::string claim(const sluice_program&, const plugin::operation& which,
                       std::string&) const override {
         plain::require_kernel(which);
+        if (which.kind == SLUICE_OP_SAMPLE && !samples_)
+            plugin::fail(SLUICE_UNSUPPORTED, "sample is newer than this backend");
         return "unmapped " + std::string(plugin::operation_name(which.kind));
     }
     uint64_t weight_size(const sluice_weight_source& source, uint32_t) const override {
@@ -47,6 +59,12 @@ class unmapped_backend final : public plugin::host_backend {
     }
 
   private:
+    static constexpr uint32_t cache_blocks_max = 100000;
+
+    bool samples_;
+    uint64_t memory_bytes_total_;
+    uint64_t memory_bytes_free_;
+
     static const sluice_backend& mapped_table() {
         return *static_cast<const sluice_backend*>(plugin::backend_table<unmapped_backend>());
     }
@@ -60,6 +78,14 @@ class unmapped_backend final : public plugin::host_backend {
             if (status != SLUICE_OK) return status;
             std::memset(mapped_table().buffer_map(self, *buffer), 0xff, size_bytes);
             return status;
+        };
+        table.cache_create = [](sluice_plugin* self, const sluice_state* const* states,
+                                uint32_t state_count, const uint32_t* block_count,
+                                uint32_t group_count, sluice_cache** cache, sluice_error* error) {
+            if (block_count[0] > cache_blocks_max)
+                return plugin::report(error, SLUICE_EXHAUSTED, "that many blocks do not fit");
+            return mapped_table().cache_create(self, states, state_count, block_count, group_count,
+                                               cache, error);
         };
         return table;
     }

@@ -16,7 +16,8 @@ void require_bounds(const sluice::configuration& configuration) {
     const bool good =
         engine.tokens_per_step_max >= 1 && engine.tokens_per_step_max <= 65536
         && engine.sequences_max >= 1 && engine.sequences_max <= engine.tokens_per_step_max
-        && engine.tokens_per_block >= 1 && engine.cache_tokens >= engine.tokens_per_block
+        && engine.tokens_per_block >= 1
+        && (engine.cache_tokens == 0 || engine.cache_tokens >= engine.tokens_per_block)
         && engine.worker_count <= 1024 && configuration.generation.tokens_max >= 1
         && configuration.generation.top_p > 0 && configuration.generation.top_p <= 1
         && !configuration.backend.empty() && configuration.backend.find('/') == std::string::npos;

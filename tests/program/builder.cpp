@@ -158,6 +158,8 @@ TEST_CASE("operands that do not fit are refused with the operation's name") {
     refuses([&] { m.build.slice("s", m.x, 2, 0, size::fixed(1)); }, {"axis 2"});
     refuses([&] { m.build.transpose("t", m.x, std::array{0u, 0u}); }, {"once"});
     refuses([&] { m.build.topk("k", m.x, 9); }, {"9 largest of 8"});
+    refuses([&] { m.build.sample("s", whole); }, {"operand 0 (logits)", "i32[T, 8]"});
+    test::check_error([&] { m.build.sample("s", m.x, 7); }, SLUICE_UNSUPPORTED, {"method 7"});
     refuses([&] { m.build.matmul("m", m.x, narrow); }, {"inner sizes"});
     refuses([&] { m.build.gather_rows("g", m.x, m.x); }, {"operand 1 (rows)"});
     refuses([&] { m.build.dequantize("d", m.x); }, {"must be a weight"});

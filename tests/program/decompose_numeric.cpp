@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 
 namespace sluice {
@@ -448,6 +449,35 @@ TEST_CASE("experts: layouts, biases, maps, weights on the input, experts without
                 check_experts_case(given, ++seed);
             }
         }
+    }
+}
+
+TEST_CASE("sampling: ties, what is no number, and rows of nothing else") {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    const std::vector<floats> rows = {{1, 3, -2, 3, 0.5f},
+                                      {nan, -7, infinity, -5, -infinity},
+                                      {nan, infinity, -infinity, nan, infinity},
+                                      {-1000, 900, -1000, 900, 900}};
+    floats logits;
+    for (const floats& row : rows) logits.insert(logits.end(), row.begin(), row.end());
+    program_builder build("sampling");
+    const value_number input =
+        build.custom_input("logits", SLUICE_F32, {size::logits(), size::fixed(5)});
+    const sample_results results = build.sample("sample", input);
+    build.output(results.token);
+    build.output(results.log_probability);
+    const program composite = build.finish();
+    // As a composite, which the plain kernels have too, and in primitives.
+    for (const program& made : {composite, decompose(composite)}) {
+        test::plain_runner runner(made, {0, 1, 1, 4, 1});
+        runner.set("logits", logits);
+        runner.run(3);
+        CHECK(runner.integer_values(results.token) == integers{1, 3, -1, 1});
+        compare(runner.float_values(results.log_probability),
+                {-std::log(2 + std::exp(-2.0) + std::exp(-5.0) + std::exp(-2.5)),
+                 -std::log(1 + std::exp(-2.0)), 0, -std::log(3.0)},
+                1e-6);
     }
 }
 

@@ -91,6 +91,30 @@ operation_case matmul(draw& with) {
     }
 }
 
+// Logits as models write them, among them ties for the first place, and what is not finite. The
+// first row may have no finite one.
+operation_case sample(draw& with) {
+    case_builder to(with, with.rows());
+    // Long rows are shared by several blocks or workers.
+    const int64_t size = with.number % 3 == 2 ? with.between(4000, 9000) : with.between(1, 130);
+    const value_shape shape = {tokens(), fixed(size)};
+    const auto sized = to.sizes(shape);
+    auto values = normal_numbers(with.random, count_of(sized), 4);
+    constexpr float absent[] = {std::numeric_limits<float>::infinity(),
+                                -std::numeric_limits<float>::infinity(),
+                                std::numeric_limits<float>::quiet_NaN()};
+    for (float& value : values) {
+        const int64_t drawn = with.between(0, 60);
+        if (drawn < 3) value = absent[drawn];
+        if (drawn < 6 && drawn >= 3) value = 16;
+    }
+    if (with.coin())
+        for (int64_t i = 0; i < size; ++i) values[static_cast<size_t>(i)] = absent[i % 3];
+    const value_number logits = to.tensor(shape, host_tensor::floats(sized, values, with.type));
+    const auto made = to.program().sample("next", logits);
+    return to.finish({made.token, made.log_probability});
+}
+
 value_number draw_expert_index(case_builder& to) {
     draw& with = to.with();
     if (with.coin()) return value_none;
@@ -126,6 +150,7 @@ std::vector<generator> axis_generators() {
     return {{SLUICE_OP_SOFTMAX, "softmax", false, true, softmax},
             {SLUICE_OP_REDUCE, "reduce", false, true, reduce},
             {SLUICE_OP_TOPK, "topk", false, true, topk},
+            {SLUICE_OP_SAMPLE, "sample", false, true, sample},
             {SLUICE_OP_CUMSUM, "cumsum", false, false, cumsum},
             {SLUICE_OP_MATMUL, "matmul", false, true, matmul},
             {SLUICE_OP_ACCUMULATE_GRAM, "accumulate_gram", false, true, accumulate_gram},

@@ -15,11 +15,12 @@ namespace {
 
 // What an operation does to rounding errors.
 enum class numerics {
-    exact,    // moves, compares or rounds numbers once by a rule
-    rounded,  // one or two basic operations, then one rounding
-    function, // exp, tanh and the like: approximations of a few units in the last place are fair
-    sum,      // many terms in any order, each product exact in float32
-    composite // several of these after each other, with the freedom to round between them
+    exact,     // moves, compares or rounds numbers once by a rule
+    rounded,   // one or two basic operations, then one rounding
+    function,  // exp, tanh and the like: approximations of a few units in the last place are fair
+    logarithm, // of a sum: however small it is, it is as far off as the sum is in proportion
+    sum,       // many terms in any order, each product exact in float32
+    composite  // several of these after each other, with the freedom to round between them
 };
 
 numerics numerics_of(uint32_t kind) {
@@ -52,6 +53,8 @@ numerics numerics_of(uint32_t kind) {
     case SLUICE_OP_ROPE:
     case SLUICE_OP_SOFTMAX:
         return numerics::function;
+    case SLUICE_OP_SAMPLE:
+        return numerics::logarithm;
     case SLUICE_OP_GATED_MLP:
     case SLUICE_OP_ATTENTION:
     case SLUICE_OP_MLA_ATTENTION:
@@ -74,6 +77,8 @@ tolerance float32_tolerance(numerics of) {
         return {2e-7F, 1e-6F};
     case numerics::function:
         return {2e-6F, 1e-5F};
+    case numerics::logarithm:
+        return {2e-6F, 1e-5F, 1};
     case numerics::sum:
         // Sums of up to some hundred random terms: about sqrt(n) * 2^-24 of their size, and ten
         // times that for unlucky places.
@@ -89,6 +94,7 @@ tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_el
     const numerics of = numerics_of(kind);
     const tolerance exact = float32_tolerance(of);
     if (of == numerics::exact) return exact;
+    if (of == numerics::logarithm) return exact; // of logits that are the same in every type
     const bool is_narrow = activations == SLUICE_BF16 || activations == SLUICE_F16;
     if (!is_narrow) return exact;
     const float unit = unit_of(activations);
@@ -169,7 +175,7 @@ void compare(const std::string& label, const host_tensor& expected, const host_t
         }
         const float difference = std::abs(left[i] - right[i]);
         if (difference == 0) continue;
-        const float size = sizes[i / static_cast<size_t>(width)];
+        const float size = std::max(sizes[i / static_cast<size_t>(width)], allowed.size_min);
         const float bound =
             whole ? 0 : allowed.absolute * size + allowed.relative * std::abs(left[i]);
         const float excess = bound > 0 ? difference / bound : INFINITY;
@@ -183,7 +189,8 @@ void compare(const std::string& label, const host_tensor& expected, const host_t
                "size {} and {} of the number)",
                label, place_text(expected.shape, worst_place), left[worst_place],
                right[worst_place], worst, allowed.absolute,
-               sizes[worst_place / static_cast<size_t>(width)], allowed.relative);
+               std::max(sizes[worst_place / static_cast<size_t>(width)], allowed.size_min),
+               allowed.relative);
 }
 
 } // namespace sluice::checker

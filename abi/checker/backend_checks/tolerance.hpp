@@ -8,10 +8,12 @@
 namespace sluice::checker {
 
 // |found - expected| <= absolute * size + relative * |expected|, where size is the root mean square
-// of the place's row (along the last axis) or of the whole tensor, whichever is larger.
+// of the place's row (along the last axis) or of the whole tensor, whichever is larger, and at
+// least size_min.
 struct tolerance {
     float absolute;
     float relative;
+    float size_min = 0;
 };
 
 // Of an operation (SLUICE_OP_*) in a program whose activations have the type, for an output of

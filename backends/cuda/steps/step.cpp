@@ -11,11 +11,9 @@ struct family {
     claim_function claim;
     make_function make;
 };
-constexpr family families[] = {{claim_dense, make_dense},
-                               {claim_rows, make_rows},
-                               {claim_attention, make_attention},
-                               {claim_experts, make_experts},
-                               {claim_primitive, make_primitive}};
+constexpr family families[] = {
+    {claim_dense, make_dense},     {claim_rows, make_rows},     {claim_attention, make_attention},
+    {claim_experts, make_experts}, {claim_sample, make_sample}, {claim_primitive, make_primitive}};
 
 // The first family that has a step for the operation.
 const family& family_of(const plugin::operation& operation, const value_reader& values,

@@ -40,11 +40,13 @@ std::string claim_dense(const plugin::operation& operation, const value_reader& 
 std::string claim_rows(const plugin::operation& operation, const value_reader& values);
 std::string claim_attention(const plugin::operation& operation, const value_reader& values);
 std::string claim_experts(const plugin::operation& operation, const value_reader& values);
+std::string claim_sample(const plugin::operation& operation, const value_reader& values);
 std::string claim_primitive(const plugin::operation& operation, const value_reader& values);
 std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_rows(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_experts(bound& owner, const plugin::operation& operation);
+std::unique_ptr<step> make_sample(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_primitive(bound& owner, const plugin::operation& operation);
 
 inline bool is_half_type(sluice_element_type type) {

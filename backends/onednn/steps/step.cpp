@@ -23,13 +23,14 @@ class plain_step final : public step {
     plain::step step_;
 };
 
-enum class family { dense, rows, attention, experts, plain };
+enum class family { dense, rows, attention, experts, sample, plain };
 
 family family_of(const plugin::operation& operation, const value_reader& values, claimed& verdict) {
     if (claims_dense(operation, values, verdict)) return family::dense;
     if (claims_rows(operation, values, verdict)) return family::rows;
     if (claims_attention(operation, values, verdict)) return family::attention;
     if (claims_experts(operation, values, verdict)) return family::experts;
+    if (claims_sample(operation, values, verdict)) return family::sample;
     plain::require_kernel(operation);
     verdict.kernel = std::string(plugin::operation_name(operation.kind)) + ", plain";
     return family::plain;
@@ -73,6 +74,8 @@ std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation
     case family::experts:
         return operation.kind == SLUICE_OP_ROUTE ? make_route(owner, operation)
                                                  : make_moe_ffn(owner, operation);
+    case family::sample:
+        return make_sample(owner, operation);
     default:
         return std::make_unique<plain_step>(owner, operation);
     }

@@ -44,12 +44,15 @@ bool claims_attention(const plugin::operation& operation, const value_reader& va
                       claimed& verdict);
 bool claims_experts(const plugin::operation& operation, const value_reader& values,
                     claimed& verdict);
+bool claims_sample(const plugin::operation& operation, const value_reader& values,
+                   claimed& verdict);
 std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_rows(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_mla_attention(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_route(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_moe_ffn(bound& owner, const plugin::operation& operation);
+std::unique_ptr<step> make_sample(bound& owner, const plugin::operation& operation);
 
 // ---- Shared by the steps ----
 

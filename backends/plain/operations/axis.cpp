@@ -69,6 +69,23 @@ void topk(const call& c, int64_t begin, int64_t end) {
     }
 }
 
+void sample(const call& c, int64_t begin, int64_t end) {
+    const int64_t width = c.in(0).width();
+    for (int64_t row = begin; row < end; ++row) {
+        const auto at = [&](int64_t i) { return get(c.in(0), row * width + i); };
+        int32_t token = -1;
+        for (int64_t i = 0; i < width; ++i)
+            if (std::isfinite(at(i)) && (token < 0 || at(i) > at(token)))
+                token = static_cast<int32_t>(i);
+        c.out(0).as<int32_t>()[row] = token;
+        if (!c.has_out(1)) continue;
+        double sum = 0;
+        for (int64_t i = 0; token >= 0 && i < width; ++i)
+            if (std::isfinite(at(i))) sum += static_cast<double>(std::exp(at(i) - at(token)));
+        c.out(1).as<float>()[row] = token < 0 ? 0.0f : static_cast<float>(-std::log(sum));
+    }
+}
+
 void cumsum(const call& c, int64_t begin, int64_t end) {
     const int64_t width = c.in(0).width();
     for (int64_t row = begin; row < end; ++row) {
@@ -116,6 +133,8 @@ kernel find_axis_kernel(uint32_t kind) {
         return {elements_of_output, reduce};
     case SLUICE_OP_TOPK:
         return {rows_of_output, topk};
+    case SLUICE_OP_SAMPLE:
+        return {elements_of_output, sample};
     case SLUICE_OP_CUMSUM:
         return {rows_of_output, cumsum};
     case SLUICE_OP_MATMUL:

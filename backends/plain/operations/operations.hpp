@@ -53,7 +53,8 @@ struct kernel {
     void (*run)(const call&, int64_t begin, int64_t end) = nullptr;
 };
 
-// The kernel of a primitive; empty for composites.
+// The kernel of a primitive, or of sample, the one composite that is no more code than a primitive;
+// empty for the other composites.
 kernel find_kernel(uint32_t kind);
 
 // By file.
@@ -62,7 +63,7 @@ kernel find_cache_kernel(uint32_t kind);       // kv_write, kv_gather
 kernel find_expert_kernel(uint32_t kind);      // group_rows, grouped_linear, combine_rows
 kernel find_movement_kernel(uint32_t kind);    // gather_rows ... dequantize
 kernel find_elementwise_kernel(uint32_t kind); // unary ... iota
-kernel find_axis_kernel(uint32_t kind);        // softmax ... matmul
+kernel find_axis_kernel(uint32_t kind);        // softmax ... matmul, sample
 kernel find_statistics_kernel(uint32_t kind);  // accumulate_*
 
 // Sum of a[i] * b[i]. Sixteen running sums, added in a fixed order: the compiler can use vectors,

@@ -115,12 +115,20 @@ value_number model_builder::add_cache(uint32_t layer, std::vector<uint32_t> part
 }
 
 model_program model_builder::finish(value_number logits) {
+    // Last, so that without_sampling() leaves the numbers of all other values as they are.
+    const sample_results sampled = build.sample("sample", logits);
     build.output(logits);
+    build.output(sampled.token);
+    build.output(sampled.log_probability);
     for (const routed_layer& routed : routed_layers) {
         build.output(routed.count);
         if (routed.dropped != value_none) build.output(routed.dropped);
     }
-    return {build.finish(), std::move(requests_), logits, std::move(routed_layers),
+    return {build.finish(),
+            std::move(requests_),
+            logits,
+            {sampled.token, sampled.log_probability},
+            std::move(routed_layers),
             cache_group_count_};
 }
 

@@ -367,7 +367,22 @@ typedef struct sluice_accumulate_attributes {
     uint32_t expert;
 } sluice_accumulate_attributes;
 
-#define SLUICE_OP_COUNT 40u
+/* ---- The next token ---- */
+
+/* C  logits f [L, V] -> token i32 [L], (log_probability f32 [L])
+ * Which token follows each row, and the natural logarithm of its probability. Logits that are not
+ * finite count as absent:
+ *   token = the largest, ties to the lowest number                            (method GREEDY)
+ *   log_probability = logits[token] - ln sum_i exp(logits[i])
+ * A row without a finite logit gives token -1 and log_probability 0. */
+#define SLUICE_OP_SAMPLE 40u
+#define SLUICE_SAMPLE_GREEDY 0u
+typedef struct sluice_sample_attributes {
+    uint32_t struct_size;
+    uint32_t method; /* SLUICE_SAMPLE_* */
+} sluice_sample_attributes;
+
+#define SLUICE_OP_COUNT 41u
 
 #ifdef __cplusplus
 }

@@ -59,7 +59,7 @@ using attributes =
                  sluice_mla_attention_attributes, sluice_routing_specification,
                  sluice_moe_ffn_attributes, sluice_transpose_attributes, sluice_axis_attributes,
                  sluice_unary_attributes, sluice_binary_attributes, sluice_fill_attributes,
-                 sluice_reduce_attributes, sluice_accumulate_attributes>;
+                 sluice_reduce_attributes, sluice_accumulate_attributes, sluice_sample_attributes>;
 
 struct operation {
     uint32_t number = 0;
@@ -127,7 +127,8 @@ inline const char* operation_name(uint32_t kind) {
                                                            "cumsum",
                                                            "matmul",
                                                            "accumulate_gram",
-                                                           "accumulate_abs_max"};
+                                                           "accumulate_abs_max",
+                                                           "sample"};
     return kind < SLUICE_OP_COUNT ? names[kind] : "?";
 }
 
@@ -178,6 +179,8 @@ inline attributes read_attributes(const sluice_operation& source) {
     case SLUICE_OP_ACCUMULATE_GRAM:
     case SLUICE_OP_ACCUMULATE_ABS_MAX:
         return read_attributes<sluice_accumulate_attributes>(source);
+    case SLUICE_OP_SAMPLE:
+        return read_attributes<sluice_sample_attributes>(source);
     default:
         break;
     }
