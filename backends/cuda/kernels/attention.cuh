@@ -64,17 +64,25 @@ struct tile_of_rows {
 
 // Tiles of up to tile_tokens rows, without the sequences that decoding takes: of its first
 // `decode_rows` rows. Sequence s owns the tiles from query_start[s] / tile_tokens + s on, of which
-// there are always enough: the sum of the parts, each rounded up, is at most one more each. All
-// threads of the block look for the tile; one that finds it writes `found`.
+// there are always enough: the sum of the parts, each rounded up, is at most one more each. This is
+// tile `tile`, if s owns it; else its sequence is -1.
+__device__ __forceinline__ tile_of_rows tile_of_sequence(const attended_rows& rows,
+                                                         int32_t decode_rows, int32_t tile_tokens,
+                                                         int32_t tile, int32_t s) {
+    const int32_t begin = __ldg(rows.query_start + s), end = __ldg(rows.query_start + s + 1);
+    const int32_t first = begin + (tile - begin / tile_tokens - s) * tile_tokens;
+    const bool is_decoded = s < decode_rows && begin == s && end == s + 1;
+    if (first < begin || first >= end || is_decoded) return {-1, 0, 0};
+    return {s, first, min(first + tile_tokens, end)};
+}
+
+// All threads of the block look for the tile; one that finds it writes `found`.
 __device__ __forceinline__ void find_tile(const attended_rows& rows, int32_t decode_rows,
                                           int32_t tile_tokens, int32_t tile, int threads,
                                           tile_of_rows& found) {
     for (int32_t s = static_cast<int32_t>(threadIdx.x); s < rows.sequences; s += threads) {
-        const int32_t begin = __ldg(rows.query_start + s), end = __ldg(rows.query_start + s + 1);
-        const int32_t first = begin + (tile - begin / tile_tokens - s) * tile_tokens;
-        const bool is_decoded = s < decode_rows && begin == s && end == s + 1;
-        if (first >= begin && first < end && !is_decoded)
-            found = {s, first, min(first + tile_tokens, end)};
+        const tile_of_rows own = tile_of_sequence(rows, decode_rows, tile_tokens, tile, s);
+        if (own.sequence >= 0) found = own;
     }
 }
 __host__ __device__ constexpr int32_t tiles_at_most(int32_t rows, int32_t sequences,

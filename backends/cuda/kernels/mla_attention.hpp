@@ -4,7 +4,16 @@
 
 #include "attention.hpp"
 
+#include <cstddef>
+
 namespace sluice::cuda {
+
+// Rows that launch_mla_attention_expanded takes, so that other launches may leave them out. Without
+// it both are NULL.
+struct expanded_rows {
+    const int32_t* begin = nullptr; // [sequences]: not negative where a sequence's rows are such
+    const int32_t* rows_left = nullptr; // [1]: how many rows of sequences are not
+};
 
 struct mla_attention_call {
     attended_rows rows;
@@ -26,6 +35,7 @@ struct mla_attention_call {
     int32_t latent = 0;
     int32_t value_width = 0;
     float scale = 1;
+    expanded_rows expanded;
 };
 
 // Any types and widths. `is_expanded`: keys and values of each head are computed from the latents,
@@ -56,6 +66,32 @@ void launch_mla_attention_matrix(const mla_attention_call& call, const mla_atten
                                  void* latent_rows, float* partial, int32_t* counters,
                                  cudaStream_t stream);
 
+// ---- Many rows of a sequence: the expanded form ----
+
+// On sm_90a, for sequences of many rows that there is room for; which those are is found out on the
+// device. Three launches after launch_mla_gather: keys and values of the sequences' places as
+// products of their latents, and attention to those. It comes after launch_mla_attention_matrix,
+// which may write o for the rows of such sequences, too.
+struct mla_expanded_plan {
+    int32_t places = 0; // that there is room for, in whole turns; 0: the form cannot be used
+    // In bytes of scratch memory:
+    uint64_t begin_at = 0;     // int32 [sequences]: the first of a sequence's places, or -1
+    uint64_t offset_at = 0;    // int32 [2]: 0 and how many places there are
+    uint64_t rows_left_at = 0; // int32: see expanded_rows
+    uint64_t gathered_at = 0;  // [places, latent]
+    uint64_t keys_at = 0;      // [places, heads, nope]
+    uint64_t values_at = 0;    // [places, heads, value_width]
+    uint64_t scratch_bytes = 0;
+};
+mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max);
+expanded_rows expanded_rows_of(const mla_expanded_plan& plan, const std::byte* scratch);
+void launch_mla_gather(const mla_attention_call& call, const mla_expanded_plan& plan,
+                       std::byte* scratch, int multiprocessor_count, cudaStream_t stream);
+// counter: int32, zero at first, and again after each launch.
+void launch_mla_attention_expanded(const mla_attention_call& call, const mla_expanded_plan& plan,
+                                   std::byte* scratch, int32_t* counter, int multiprocessor_count,
+                                   cudaStream_t stream);
+
 // y[row, head, j] = sum over k of x[row, head, k] w[head, j, k], for x [rows, heads, inner] of a
 // half type, which w's is too, and y [rows, heads, outer] of any float type. is_transposed: the sum
 // is of w [head, k, j]. inner and outer are multiples of 64.
@@ -70,6 +106,8 @@ struct head_product_call {
     int32_t inner = 0;
     int32_t outer = 0;
     bool is_transposed = false;
+    const int32_t* sequence_of_row = nullptr; // with `expanded`
+    expanded_rows expanded;
 };
 void launch_head_product(const head_product_call& call, cudaStream_t stream);
 

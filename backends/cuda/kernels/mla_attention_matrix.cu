@@ -92,6 +92,7 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
     __shared__ mla_room<row_tiles> room;
 
     const mla_attention_call& call = a.call;
+    if (call.expanded.begin != nullptr && __ldg(call.expanded.rows_left) == 0) return;
     const attended_rows& rows = call.rows;
     auto* latent_rows = static_cast<Element*>(a.latent_rows);
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -130,6 +131,7 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
         first_row = room.tile.begin;
         row_count = (room.tile.end - first_row) * heads;
         if (sequence < 0) return;
+        if (call.expanded.begin != nullptr && __ldg(call.expanded.begin + sequence) >= 0) return;
     }
     const int32_t length = __ldg(rows.kv_length + sequence);
     const int32_t* table = rows.block_table + static_cast<int64_t>(sequence) * rows.block_columns;
@@ -481,6 +483,8 @@ void launch_mla_attention_matrix(const mla_attention_call& call, const mla_atten
     product.inner = call.nope;
     product.outer = latent;
     product.is_transposed = true;
+    product.sequence_of_row = call.rows.sequence_of_row;
+    product.expanded = call.expanded;
     launch_head_product(product, stream);
 
     const mla_arguments arguments{call, plan.decode, latent_rows, partial, counters, 0, 0, 0, 0};

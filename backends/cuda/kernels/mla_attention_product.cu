@@ -55,6 +55,15 @@ __global__ void __launch_bounds__(product_threads)
     const auto* w =
         static_cast<const Element*>(call.w) + static_cast<int64_t>(head) * call.inner * call.outer;
     const int steps = call.inner / step_inner;
+    if (call.expanded.begin != nullptr) {
+        if (__ldg(call.expanded.rows_left) == 0) return;
+        bool is_needed = false;
+        for (int r = row + thread; r < min(row + tile_rows_here, call.rows); r += product_threads) {
+            const int32_t sequence = __ldg(call.sequence_of_row + r);
+            is_needed = is_needed || (sequence >= 0 && __ldg(call.expanded.begin + sequence) < 0);
+        }
+        if (!__syncthreads_or(is_needed)) return;
+    }
 
     const auto copy_step = [&](int step) {
         if (step < steps) {

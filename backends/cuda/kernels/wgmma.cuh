@@ -73,6 +73,15 @@ __device__ __forceinline__ void copy_box(uint32_t target, const CUtensorMap& map
                  : "memory");
 }
 
+// A box of a tensor of three dimensions: `column` is the innermost.
+__device__ __forceinline__ void copy_box(uint32_t target, const CUtensorMap& map, int column,
+                                         int row, int plane, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
+                 "l"(&map), "r"(column), "r"(row), "r"(plane), "r"(barrier)
+                 : "memory");
+}
+
 // What the generic proxy wrote to shared memory (cp.async and stores) and this thread has seen is
 // then seen by its wgmma, which reads through the async proxy ("Async proxy", "membar/fence").
 __device__ __forceinline__ void fence_for_async_proxy() {
@@ -86,9 +95,19 @@ __device__ __forceinline__ void fence_registers() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
-// Keeps the compiler from moving what makes this value past here.
+// Keeps the compiler from moving what makes or takes these values past here.
 __device__ __forceinline__ void pin_register(uint32_t& value) {
     asm volatile("" : "+r"(value)::"memory");
+}
+template <int count>
+__device__ __forceinline__ void pin_registers(uint32_t (&values)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) asm volatile("" : "+r"(values[i])::"memory");
+}
+template <int count>
+__device__ __forceinline__ void pin_registers(float (&values)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 
 __device__ __forceinline__ void commit_products() {
@@ -109,10 +128,18 @@ __device__ __forceinline__ uint64_t tile_descriptor(uint32_t address) {
     return static_cast<uint64_t>((address & 0x3FFFFu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
-// d += A B with A [64, 16] and B [16, places], both along k: A by descriptor, or in registers,
-// where warp w of the warpgroup has rows 16 w to 16 w + 15 as mma.m16n8k16 has them. Thread (w, g,
-// t) gets in d[4 c + {0, 1}] row 16 w + g, columns 8 c + 2 t + {0, 1}, and in d[4 c + {2, 3}] row
-// 16 w + g + 8
+// Where it is B [16, places] with rows along n instead: rows of 64 elements as above, one for each
+// k, and the next 64 columns of n `distance` bytes on, which is then the leading offset. The next
+// 16 rows are 2048 bytes on.
+__device__ __forceinline__ uint64_t tile_descriptor_along_n(uint32_t address, uint32_t distance) {
+    return static_cast<uint64_t>((address & 0x3FFFFu) >> 4)
+           | static_cast<uint64_t>(distance >> 4) << 16 | 64ull << 32 | 1ull << 62;
+}
+
+// d += A B, or d = A B where not `keeps`, with A [64, 16] and B [16, places], A along k, B along k
+// or (b_along_n) along n: A by descriptor, or in registers, where warp w of the warpgroup has rows
+// 16 w to 16 w + 15 as mma.m16n8k16 has them. Thread (w, g, t) gets in d[4 c + {0, 1}] row 16 w +
+// g, columns 8 c + 2 t + {0, 1}, and in d[4 c + {2, 3}] row 16 w + g + 8
 // ("Register fragments for wgmma.mma_async.m64nNk16", "Matrix fragments D").
 template <int places>
 struct warpgroup_product;
@@ -162,54 +189,55 @@ struct warpgroup_product;
 
 // The predicate is scale-d: the accumulators are kept. Then the signs of A and B and, for operands
 // in shared memory, whether they are transposed.
-#define SLUICE_WGMMA_SHARED(PLACES, TYPE, A, B, KEEP)                                              \
+#define SLUICE_WGMMA_SHARED(PLACES, TYPE, A, B, KEEP, ALONG_N)                                     \
     asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" #KEEP ", 0;\n"                         \
                  "wgmma.mma_async.sync.aligned.m64n" #PLACES "k16.f32." TYPE "." TYPE              \
-                 " {" SLUICE_WGMMA_LIST_##PLACES "}, %" #A ", %" #B ", keep, 1, 1, 0, 0;\n}\n"     \
+                 " {" SLUICE_WGMMA_LIST_##PLACES "}, %" #A ", %" #B ", keep, 1, 1, 0, %" #ALONG_N  \
+                                                 ";\n}\n"                                          \
                  : SLUICE_WGMMA_OUT_##PLACES(d)                                                    \
-                 : "l"(a), "l"(b), "r"(1)                                                          \
+                 : "l"(a), "l"(b), "r"(keeps), "n"(b_along_n)                                      \
                  : "memory")
 
-#define SLUICE_WGMMA_REGISTERS(PLACES, TYPE, A0, A1, A2, A3, B, KEEP)                              \
+#define SLUICE_WGMMA_REGISTERS(PLACES, TYPE, A0, A1, A2, A3, B, KEEP, ALONG_N)                     \
     asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" #KEEP ", 0;\n"                         \
                  "wgmma.mma_async.sync.aligned.m64n" #PLACES "k16.f32." TYPE "." TYPE              \
                  " {" SLUICE_WGMMA_LIST_##PLACES "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3         \
-                                                 "}, %" #B ", keep, 1, 1, 0;\n}\n"                 \
+                                                 "}, %" #B ", keep, 1, 1, %" #ALONG_N ";\n}\n"     \
                  : SLUICE_WGMMA_OUT_##PLACES(d)                                                    \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1)                      \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keeps), "n"(b_along_n)  \
                  : "memory")
 
 // The numbers are those of the operands after the PLACES / 2 accumulators.
-#define SLUICE_WGMMA(PLACES, I0, I1, I2, I3, I4, I5)                                               \
+#define SLUICE_WGMMA(PLACES, I0, I1, I2, I3, I4, I5, I6)                                           \
     template <>                                                                                    \
     struct warpgroup_product<PLACES> {                                                             \
-        template <typename Half>                                                                   \
-        static __device__ __forceinline__ void add(float (&d)[PLACES / 2], uint64_t a,             \
-                                                   uint64_t b) {                                   \
+        template <typename Half, bool b_along_n = false>                                           \
+        static __device__ __forceinline__ void add(float (&d)[PLACES / 2], uint64_t a, uint64_t b, \
+                                                   int keeps = 1) {                                \
             if constexpr (is_bfloat16<Half>)                                                       \
-                SLUICE_WGMMA_SHARED(PLACES, "bf16", I0, I1, I2);                                   \
+                SLUICE_WGMMA_SHARED(PLACES, "bf16", I0, I1, I2, I3);                               \
             else                                                                                   \
-                SLUICE_WGMMA_SHARED(PLACES, "f16", I0, I1, I2);                                    \
+                SLUICE_WGMMA_SHARED(PLACES, "f16", I0, I1, I2, I3);                                \
         }                                                                                          \
-        template <typename Half>                                                                   \
+        template <typename Half, bool b_along_n = false>                                           \
         static __device__ __forceinline__ void add(float (&d)[PLACES / 2], const uint32_t* a,      \
-                                                   uint64_t b) {                                   \
+                                                   uint64_t b, int keeps = 1) {                    \
             if constexpr (is_bfloat16<Half>)                                                       \
-                SLUICE_WGMMA_REGISTERS(PLACES, "bf16", I0, I1, I2, I3, I4, I5);                    \
+                SLUICE_WGMMA_REGISTERS(PLACES, "bf16", I0, I1, I2, I3, I4, I5, I6);                \
             else                                                                                   \
-                SLUICE_WGMMA_REGISTERS(PLACES, "f16", I0, I1, I2, I3, I4, I5);                     \
+                SLUICE_WGMMA_REGISTERS(PLACES, "f16", I0, I1, I2, I3, I4, I5, I6);                 \
         }                                                                                          \
     }
 
-SLUICE_WGMMA(32, 16, 17, 18, 19, 20, 21);
-SLUICE_WGMMA(64, 32, 33, 34, 35, 36, 37);
-SLUICE_WGMMA(96, 48, 49, 50, 51, 52, 53);
-SLUICE_WGMMA(128, 64, 65, 66, 67, 68, 69);
-SLUICE_WGMMA(144, 72, 73, 74, 75, 76, 77);
-SLUICE_WGMMA(160, 80, 81, 82, 83, 84, 85);
-SLUICE_WGMMA(192, 96, 97, 98, 99, 100, 101);
-SLUICE_WGMMA(224, 112, 113, 114, 115, 116, 117);
-SLUICE_WGMMA(256, 128, 129, 130, 131, 132, 133);
+SLUICE_WGMMA(32, 16, 17, 18, 19, 20, 21, 22);
+SLUICE_WGMMA(64, 32, 33, 34, 35, 36, 37, 38);
+SLUICE_WGMMA(96, 48, 49, 50, 51, 52, 53, 54);
+SLUICE_WGMMA(128, 64, 65, 66, 67, 68, 69, 70);
+SLUICE_WGMMA(144, 72, 73, 74, 75, 76, 77, 78);
+SLUICE_WGMMA(160, 80, 81, 82, 83, 84, 85, 86);
+SLUICE_WGMMA(192, 96, 97, 98, 99, 100, 101, 102);
+SLUICE_WGMMA(224, 112, 113, 114, 115, 116, 117, 118);
+SLUICE_WGMMA(256, 128, 129, 130, 131, 132, 133, 134);
 
 #undef SLUICE_WGMMA
 #undef SLUICE_WGMMA_SHARED

@@ -93,22 +93,31 @@ class attention_step final : public step {
         call_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
-        counters_ = zeroed_counters(owner.card(), plan_.counters);
+        uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
+        // The last one is for prefilling.
+        counters_ = zeroed_counters(owner.card(), plan_.counters + 1);
     }
 
     uint64_t scratch_bytes() const override { return plan_.partial_floats * sizeof(float); }
 
     void launch(cudaStream_t stream) override {
         if (!uses_matrix_units_) return launch_attention_plain(call_, stream);
-        launch_attention_decode(call_, plan_, reinterpret_cast<float*>(owner_.scratch()),
-                                counters_.as<int32_t>(), stream);
-        if (!plan_.takes_all_rows) launch_attention_prefill(call_, plan_.rows, stream);
+        auto* counters = counters_.as<int32_t>();
+        launch_attention_decode(call_, plan_, reinterpret_cast<float*>(owner_.scratch()), counters,
+                                stream);
+        if (plan_.takes_all_rows) return;
+        if (uses_hopper_)
+            launch_attention_prefill_sm90(call_, plan_.rows, counters + plan_.counters,
+                                          owner_.card().properties().multiprocessor_count, stream);
+        else
+            launch_attention_prefill(call_, plan_.rows, stream);
     }
 
   private:
     const bound& owner_;
     attention_call call_;
     bool uses_matrix_units_ = false;
+    bool uses_hopper_ = false; // Hopper's own
     attention_decode_plan plan_;
     device_memory counters_;
 };
@@ -165,32 +174,53 @@ class mla_attention_step final : public step {
         }
         plan_ = plan_mla_attention(call_, owner.context_max(),
                                    owner.card().properties().multiprocessor_count);
-        counters_ = zeroed_counters(owner.card(), plan_.decode.counters);
+        if (form_ == SLUICE_MLA_FORM_ANY && owner.card().is_hopper()
+            && !plan_.decode.takes_all_rows)
+            expanded_ = plan_mla_expanded(call_, owner.context_max());
+        // The last one is for the expanded form.
+        counters_ = zeroed_counters(owner.card(), plan_.decode.counters + 1);
     }
 
     uint64_t scratch_bytes() const override {
-        return uses_matrix_units_ ? partial_offset() + plan_.decode.partial_floats * sizeof(float)
-                                  : 0;
+        return uses_matrix_units_ ? expanded_offset() + expanded_.scratch_bytes : 0;
     }
 
     void launch(cudaStream_t stream) override {
         if (!uses_matrix_units_)
             return launch_mla_attention_plain(call_, form_ == SLUICE_MLA_FORM_EXPANDED, stream);
         std::byte* scratch = owner_.scratch();
-        launch_mla_attention_matrix(call_, plan_, scratch,
-                                    reinterpret_cast<float*>(scratch + partial_offset()),
-                                    counters_.as<int32_t>(), stream);
+        std::byte* expanded = scratch + expanded_offset();
+        const bool expands = expanded_.places > 0;
+        const int multiprocessors = owner_.card().properties().multiprocessor_count;
+        auto* counters = counters_.as<int32_t>();
+        mla_attention_call call = call_;
+        if (expands) {
+            launch_mla_gather(call_, expanded_, expanded, multiprocessors, stream);
+            call.expanded = expanded_rows_of(expanded_, expanded);
+        }
+        launch_mla_attention_matrix(call, plan_, scratch,
+                                    reinterpret_cast<float*>(scratch + partial_offset()), counters,
+                                    stream);
+        if (expands)
+            launch_mla_attention_expanded(call_, expanded_, expanded,
+                                          counters + plan_.decode.counters, multiprocessors,
+                                          stream);
     }
 
   private:
-    // The latents' rows come first.
+    // The latents' rows come first, then what splits leave, then what the expanded form needs.
     uint64_t partial_offset() const { return (plan_.latent_rows_bytes + 255) / 256 * 256; }
+    uint64_t expanded_offset() const {
+        const uint64_t bytes = plan_.decode.partial_floats * sizeof(float);
+        return partial_offset() + (bytes + 255) / 256 * 256;
+    }
 
     const bound& owner_;
     uint32_t form_;
     mla_attention_call call_;
     bool uses_matrix_units_ = false;
     mla_attention_plan plan_;
+    mla_expanded_plan expanded_;
     device_memory counters_;
 };
 
@@ -206,7 +236,8 @@ std::string claim_attention(const plugin::operation& operation, const value_read
             plugin::fail(SLUICE_UNSUPPORTED, "activations must be float32, bfloat16 or float16");
     if (!is_half_type(values(operation.inputs[0]).type))
         return is_mla ? "mla_attention, plain" : "attention, plain";
-    return is_mla ? "mla_attention, absorbed" : "attention, split for one row, tiled for many";
+    return is_mla ? "mla_attention, absorbed; on Hopper expanded for many rows"
+                  : "attention, split for one row, tiled for many";
 }
 
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation) {

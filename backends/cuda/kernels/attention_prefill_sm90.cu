@@ -1,0 +1,133 @@
+// Attention of many rows of a sequence with wgmma: which forms there are.
+#include "attention_prefill_sm90.cuh"
+
+namespace sluice::cuda {
+namespace prefill {
+
+namespace {
+
+// The driver's function, found without linking the driver; NULL if it has none.
+decltype(&cuTensorMapEncodeTiled) encoder() {
+    static const auto found = [] {
+        void* function = nullptr;
+        cudaDriverEntryPointQueryResult result{};
+#if CUDART_VERSION >= 12050
+        const cudaError_t status = cudaGetDriverEntryPointByVersion(
+            "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
+#else
+        const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
+                                                           cudaEnableDefault, &result);
+#endif
+        if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) function = nullptr;
+        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+    }();
+    return found;
+}
+
+// Elements of 16 bits in boxes of 64 columns, 128 bytes, in the swizzle of that width. Sizes are
+// those of [plane, row, column], with `planes` 0 for a matrix.
+bool encode(CUtensorMap& map, const void* data, int64_t planes, int64_t rows, int64_t columns,
+            int box_planes, int box_rows) {
+    const cuuint64_t size[3] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows),
+                                static_cast<cuuint64_t>(planes)};
+    const cuuint64_t stride[2] = {size[0] * 2, size[0] * size[1] * 2};
+    const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows),
+                               static_cast<cuuint32_t>(box_planes)};
+    const cuuint32_t step[3] = {1, 1, 1};
+    return encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, planes > 0 ? 3 : 2,
+                     const_cast<void*>(data), size, stride, box, step,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+           == CUDA_SUCCESS;
+}
+
+// The cache's size is not asked for: only slots of its blocks are copied.
+constexpr int64_t slots_at_most = INT32_MAX;
+
+} // namespace
+
+bool encode_maps(const arguments& a, const expanded_source& expanded, int places, int rope_width,
+                 tensor_maps& maps) {
+    const attention_call& call = a.call;
+    const int group = call.heads / call.kv_heads;
+    const int key_width = call.key_width - rope_width;
+    const int64_t key_columns = int64_t{call.kv_heads} * key_width;
+    const int64_t value_columns = int64_t{call.kv_heads} * call.value_width;
+    const int box_rows = rope_width > 0 ? places : a.box_rows;
+    if (encoder() == nullptr
+        || !encode(maps.queries, call.q, call.rows.rows, call.heads, key_width, a.tile_tokens,
+                   group)
+        || !encode(maps.keys, call.keys, 0, slots_at_most, key_columns, 1, box_rows)
+        || !encode(maps.values, call.values, 0, slots_at_most, value_columns, 1, box_rows)
+        || !encode(maps.value_rows, call.values, 0, slots_at_most, value_columns, 1, 1))
+        return false;
+    return rope_width == 0
+           || (encode(maps.rope_queries, expanded.rope_queries, call.rows.rows, call.heads,
+                      rope_width, a.tile_tokens, group)
+               && encode(maps.rope_keys, expanded.rope_keys, 0, slots_at_most, rope_width, 1,
+                         a.box_rows));
+}
+
+} // namespace prefill
+
+namespace {
+
+// Tiles of 192 rows, which read keys and values least often, and of 128 rows.
+template <int width>
+using large_form = std::conditional_t<width == 64, prefill::form<64, 64, 3, 192, 3>,
+                                      prefill::form<128, 128, 3, 128, 2>>;
+template <int width>
+using small_form = prefill::form<width, width, 2, 128, width == 64 ? 4 : 3>;
+
+template <int width, typename Half>
+void launch_width(const attention_call& call, int32_t decode_rows, int32_t* counter,
+                  int multiprocessor_count, cudaStream_t stream) {
+    // Few tiles, of very different lengths, do better when they are small.
+    using large = large_form<width>;
+    const int64_t tokens = large::rows / (call.heads / call.kv_heads);
+    if (call.rows.rows / tokens * call.kv_heads >= 4 * multiprocessor_count)
+        prefill::launch_form<large, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+    else
+        prefill::launch_form<small_form<width>, Half>(call, decode_rows, counter,
+                                                      multiprocessor_count, stream);
+}
+
+template <typename Half>
+void launch_for(const attention_call& call, int32_t decode_rows, int32_t* counter,
+                int multiprocessor_count, cudaStream_t stream) {
+    if (call.key_width == 64)
+        launch_width<64, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+    else
+        launch_width<128, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+}
+
+} // namespace
+
+bool has_attention_prefill_sm90() {
+    static const bool has = [] {
+        cudaFuncAttributes attributes{};
+        const auto status = cudaFuncGetAttributes(
+            &attributes, prefill::attention_kernel<large_form<128>, __nv_bfloat16>);
+        if (status != cudaSuccess) cudaGetLastError(); // which would be found after a launch
+        return status == cudaSuccess && prefill::encoder() != nullptr;
+    }();
+    return has;
+}
+
+bool fits_attention_prefill_sm90(const attention_call& call) {
+    return has_attention_prefill_sm90() && fits_attention_matrix(call)
+           && (call.key_width == 64 || call.key_width == 128) && call.softcap == 0
+           && call.rows.tokens_per_block % 8 == 0;
+}
+
+void launch_attention_prefill_sm90(const attention_call& call, int32_t decode_rows,
+                                   int32_t* counter, int multiprocessor_count,
+                                   cudaStream_t stream) {
+    if (call.rows.rows == 0) return;
+    if (call.q_type == SLUICE_BF16)
+        launch_for<__nv_bfloat16>(call, decode_rows, counter, multiprocessor_count, stream);
+    else
+        launch_for<__half>(call, decode_rows, counter, multiprocessor_count, stream);
+}
+
+} // namespace sluice::cuda
