@@ -184,6 +184,7 @@ void engine::run() {
     while (take_arrivals()) {
         end_cancelled();
         if (!tasks_.empty()) step();
+        if (tasks_.empty()) send_events(); // no step follows during which that could be done
     }
     stop_all();
 }
@@ -245,7 +246,7 @@ void engine::step() {
     const auto failure = caught_from([&] {
         plan = &scheduler_.plan();
         if (plan->empty()) fail(SLUICE_INTERNAL, "requests wait, but the scheduler plans nothing");
-        executor_->run(*plan);
+        executor_->run(*plan, [this] { send_events(); }); // of the step before
         results = read_results(*plan);
     });
     if (failure) {
@@ -347,9 +348,14 @@ void engine::fail_step(const error& caught) {
 void engine::retire(sequence_id id) {
     const auto found = tasks_.find(id);
     scheduler_.remove(id);
-    const task_pointer task = std::move(found->second);
+    ended_.push_back(std::move(found->second));
     tasks_.erase(found);
-    end(*task);
+}
+
+void engine::send_events() {
+    for (const auto& [id, task] : tasks_) task->send();
+    for (const task_pointer& task : ended_) end(*task);
+    ended_.clear();
 }
 
 void engine::end(generation_task& task) {
@@ -381,6 +387,7 @@ void engine::account(const generation_task& task) {
 }
 
 void engine::stop_all() {
+    send_events();
     std::vector<arrival> taken;
     {
         const std::lock_guard lock(mutex_);

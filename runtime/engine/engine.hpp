@@ -106,6 +106,7 @@ class engine {
     void take_results(const step_plan& plan, const step_results& results);
     void fail_step(const error& caught);
     void retire(sequence_id id);
+    void send_events();
     void end(generation_task& task);
     void account(const generation_task& task);
     void stop_all();
@@ -125,6 +126,7 @@ class engine {
     scheduler scheduler_;
     sampler sampler_;
     std::unordered_map<sequence_id, task_pointer> tasks_;
+    std::vector<task_pointer> ended_; // whose last events are to be sent
     sequence_id next_id_ = 1;
     // When the last step ended, if it was one of decode_steps' kind and nothing was waited for
     // since.

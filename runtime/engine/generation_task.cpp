@@ -96,7 +96,17 @@ void generation_task::emit(std::string text) {
     event.token_ids.assign(completion_.begin() + begin, completion_.end());
     event.log_probabilities.assign(log_probabilities_.begin() + begin, log_probabilities_.end());
     emitted_tokens_ = completion_.size();
-    stream_->push(std::move(event));
+    ready_.push_back(std::move(event));
+}
+
+void generation_task::send() {
+    for (generation_event& event : ready_) stream_->push(std::move(event));
+    ready_.clear();
+}
+
+void generation_task::send_last() {
+    send();
+    stream_->push(std::move(last_));
 }
 
 void generation_task::finish(finish_reason reason) {

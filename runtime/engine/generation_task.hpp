@@ -45,19 +45,22 @@ class generation_task {
     sampled_token sample(sampler& chooser, std::span<const float> logits) const;
     // Whether greedy sampling on the backend would choose the same one.
     bool samples_greedily() const { return is_greedy(request_.parameters.sampling); }
-    // Takes the token that follows and passes on the text that is certain. Returns whether the
-    // sequence goes on, with last_token() as its next; otherwise it has ended.
+    // Takes the token that follows. Returns whether the sequence goes on, with last_token() as its
+    // next; otherwise it has ended.
     bool take(const sampled_token& sampled, uint32_t reused_tokens);
     int32_t last_token() const { return completion_.back(); }
 
-    // Ends it from outside: what is left of the text is passed on.
+    // Ends it from outside: what is left of the text is certain then.
     void finish(finish_reason reason);
     void fail_with(const error& caught);
     // Plays a stored answer and ends.
     void replay(const stored_result& stored);
-    // Pushes the last event of a task that has ended. Apart from ending, so that statistics and
-    // caches know of the end before the caller does.
-    void send_last() { stream_->push(std::move(last_)); }
+    // Passes the text that is certain on to whoever reads it, which may take a while: readers are
+    // woken, callbacks called. Apart from what makes the text, so that it can wait for a moment
+    // when the backend is busy, and for statistics and caches to know of the end before the caller
+    // does.
+    void send();
+    void send_last(); // with the last event, of a task that has ended
 
     bool past_deadline(clock::time_point now) const {
         return request_.deadline && now >= *request_.deadline;
@@ -93,6 +96,7 @@ class generation_task {
     size_t emitted_tokens_ = 0; // of completion_
     std::string text_;
     generation_usage usage_;
+    std::vector<generation_event> ready_; // to be sent
     generation_event last_;
 };
 

@@ -74,7 +74,7 @@ void logits_runner::run(std::span<const logits_request> requests, const row_func
             fail(SLUICE_INTERNAL, "{} sequences are left, but the scheduler plans nothing",
                  scheduler_.running_count() + scheduler_.waiting_count());
         }
-        executor_->run(plan);
+        executor_->run(plan, {});
         const std::span<const float> logits = executor_->logits();
         const size_t width = vocabulary_size();
         for (const step_part& part : plan.parts) {
@@ -115,7 +115,7 @@ std::vector<int32_t> logits_runner::greedy(std::span<const int32_t> prompt, uint
     std::vector<int32_t> continuation;
     while (continuation.size() < count) {
         const step_plan& plan = scheduler_.plan();
-        executor_->run(plan);
+        executor_->run(plan, {});
         const bool reached = plan.parts.at(0).reaches_end;
         scheduler_.complete();
         if (!reached) continue;

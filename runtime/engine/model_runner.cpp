@@ -222,12 +222,12 @@ void model_runner::copy_blocks(std::span<const kv_block_copy> copies) {
     }
 }
 
-void model_runner::run(const step_plan& plan) {
+void model_runner::run(const step_plan& plan, const std::function<void()>& meanwhile) {
     const sluice_batch batch = plan.batch();
     copy_blocks(plan.copies);
     const bound_step& bound = bound_for(extents_for(batch.token_count, batch.sequence_count,
                                                     batch.logit_count, batch.block_table_columns));
-    segments_.run(bound.segments, batch);
+    segments_.run(bound.segments, batch, meanwhile);
     has_run_ = true;
     logit_rows_ = batch.logit_count;
     count_dropped();

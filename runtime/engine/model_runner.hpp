@@ -7,6 +7,7 @@
 #include "engine/segment_runner.hpp"
 
 #include <array>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -21,8 +22,9 @@ class step_executor {
     virtual ~step_executor() = default;
     virtual uint32_t vocabulary_size() const = 0;
     // Copies the plan's blocks and runs it. Fails with the backend's error; the cache then holds
-    // nothing of the step that counts.
-    virtual void run(const step_plan& plan) = 0;
+    // nothing of the step that counts. `meanwhile`, if given, is called when all of the step is
+    // with the backend, so that it costs no time of its own; it must not throw.
+    virtual void run(const step_plan& plan, const std::function<void()>& meanwhile) = 0;
     // Of the last step, valid until the next: the logits [logit rows, vocabulary] in float32.
     virtual std::span<const float> logits() = 0;
     // Likewise: what greedy sampling chose [logit rows], with token -1 where no logit is finite.
@@ -50,7 +52,7 @@ class model_runner final : public step_executor {
     sluice_block_key root_key(std::string_view tenant = {}) const;
 
     uint32_t vocabulary_size() const override { return model_->config().vocabulary_size; }
-    void run(const step_plan& plan) override;
+    void run(const step_plan& plan, const std::function<void()>& meanwhile = {}) override;
     std::span<const float> logits() override;
     std::span<const sampled_token> greedy() override;
     step_times times() const override { return segments_.times(); }

@@ -151,7 +151,8 @@ void segment_runner::copy_blocks(uint32_t group, std::span<const int32_t> from,
     }
 }
 
-void segment_runner::run(const bound_segments& bound, const sluice_batch& batch) {
+void segment_runner::run(const bound_segments& bound, const sluice_batch& batch,
+                         const std::function<void()>& meanwhile) {
     for (uint32_t i = 0; i < bound.size(); ++i) {
         const plugin_instance& backend = backend_of(i);
         plugin_call call = backend.call("plan");
@@ -175,6 +176,7 @@ void segment_runner::run(const bound_segments& bound, const sluice_batch& batch)
             }
             submit(i, bound[i]);
         }
+        if (meanwhile) meanwhile();
     } catch (...) {
         failure = std::current_exception();
     }

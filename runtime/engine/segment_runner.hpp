@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -43,8 +44,9 @@ class segment_runner {
     // Before the next run, on every backend that has states.
     void copy_blocks(uint32_t group, std::span<const int32_t> from, std::span<const int32_t> to);
     // Runs the batch to its end. Fails with the error of the first segment that failed; then
-    // nothing runs any more either.
-    void run(const bound_segments& bound, const sluice_batch& batch);
+    // nothing runs any more either. Calls `meanwhile`, if given, when the last segment is queued.
+    void run(const bound_segments& bound, const sluice_batch& batch,
+             const std::function<void()>& meanwhile = {});
 
     // Of the last run.
     const step_times& times() const { return times_; }

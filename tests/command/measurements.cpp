@@ -111,6 +111,19 @@ TEST_CASE("eval nll gives what the golden logits give") {
                   {"odd.u16", "3 bytes"});
 }
 
+TEST_CASE("bench --profile says where the time of a step goes, and what is between steps") {
+    const auto json = sluice_command({"bench", configuration_path("quickstart"), "--profile",
+                                      "--prompt-tokens", "16", "--decode-tokens", "4", "--json"})
+                          .json();
+    for (const char* phase : {"prefill", "decode"}) {
+        REQUIRE(json[phase].is_array());
+        CHECK(json[phase].size() > 5);
+    }
+    CHECK(json["decode_step"].value("host_seconds", 0.0) > 0.0);
+    CHECK(json["decode_step"].value("seconds", 0.0)
+          > json["decode_step"].value("host_seconds", 0.0));
+}
+
 TEST_CASE("bench reports speeds and their shares of the machine's limits") {
     const auto json = sluice_command({"bench", configuration_path("quickstart"), "--set",
                                       "backend=" + default_backend(), "--prompt-tokens", "32",

@@ -146,6 +146,15 @@ TEST_CASE("time between decode steps is counted apart from theirs") {
     CHECK(engine->statistics().decode_steps == 39);
 }
 
+TEST_CASE("what a step made is sent while the next one runs") {
+    std::string log;
+    fixture engine(64, {16, 4}, [&](const step_plan&) { log += 's'; });
+    const auto stream = engine->submit(
+        request_for({7, 4, 11}, 3), [&](const auto& event) { log += event.finished ? 'f' : 'e'; });
+    stream->join();
+    CHECK(log == "sseseef");
+}
+
 TEST_CASE("requests that are submitted together begin together") {
     std::vector<size_t> parts;
     fixture engine(64, {16, 4}, [&](const step_plan& plan) { parts.push_back(plan.parts.size()); });

@@ -34,8 +34,9 @@ class fake_executor final : public step_executor {
 
     uint32_t vocabulary_size() const override { return vocabulary_size_; }
 
-    void run(const step_plan& plan) override {
+    void run(const step_plan& plan, const std::function<void()>& meanwhile) override {
         if (before_step) before_step(plan);
+        if (meanwhile) meanwhile();
         const size_t size = tokens_per_block_;
         for (const kv_block_copy& copy : plan.copies) {
             for (size_t i = 0; i < size; ++i) {
