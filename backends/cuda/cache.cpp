@@ -1,19 +1,33 @@
 #include "cache.hpp"
 
+#include <utility>
+
 namespace sluice::cuda {
 
 device_buffer::device_buffer(const device& owner, uint64_t size_bytes)
-    : memory_(owner, size_bytes, "a buffer") {
+    : owner_(owner), size_bytes_(size_bytes), memory_(owner, size_bytes, "a buffer") {
     if (size_bytes == 0) return;
     check(cudaMemsetAsync(memory_.as(), 0, size_bytes, owner.setup_stream()), "clearing a buffer");
     check(cudaStreamSynchronize(owner.setup_stream()), "clearing a buffer");
 }
 
 std::byte* device_buffer::at(uint64_t offset, uint64_t size_bytes) const {
-    if (offset > memory_.size() || size_bytes > memory_.size() - offset)
+    if (offset > size_bytes_ || size_bytes > size_bytes_ - offset)
         plugin::fail(SLUICE_INVALID, "bytes ", offset, " to ", offset + size_bytes,
-                     " are outside a buffer of ", memory_.size(), " bytes");
-    return memory_.as() + offset;
+                     " are outside a buffer of ", size_bytes_, " bytes");
+    return (on_host() != nullptr ? on_host() : memory_.as()) + offset;
+}
+
+void device_buffer::choose_place(bool only_host_reads) {
+    if (std::exchange(is_placed_, true) || !only_host_reads || size_bytes_ > pinned_bytes_max)
+        return;
+    pinned_memory pinned(owner_, size_bytes_);
+    check(cudaMemcpyAsync(pinned.as(), memory_.as(), size_bytes_, cudaMemcpyDeviceToHost,
+                          owner_.setup_stream()),
+          "moving a buffer to the host");
+    check(cudaStreamSynchronize(owner_.setup_stream()), "moving a buffer to the host");
+    pinned_ = std::move(pinned);
+    memory_ = device_memory();
 }
 
 device_cache::device_cache(const device& owner, std::span<const sluice_state> states,

@@ -11,8 +11,21 @@ class device_buffer final : public sluice_buffer {
     // Throws where the bytes are not all inside.
     std::byte* at(uint64_t offset, uint64_t size_bytes) const;
 
+    // Called when a value is bound to it, before kernels know its place. A few bytes that only the
+    // host reads lie in pinned memory of the host, to which kernels write directly: reading them
+    // takes no copy. The first binding decides for good.
+    void choose_place(bool only_host_reads);
+    // The bytes where they lie in the host's memory, else NULL.
+    std::byte* on_host() const { return pinned_.as(); }
+
   private:
+    static constexpr uint64_t pinned_bytes_max = uint64_t{64} << 10;
+
+    const device& owner_;
+    uint64_t size_bytes_;
     device_memory memory_;
+    pinned_memory pinned_;
+    bool is_placed_ = false;
 };
 
 // For each part of each state the vectors of all slots: [block_count * tokens_per_block,

@@ -13,6 +13,19 @@ constexpr uint64_t alignment = 256;
 
 uint64_t aligned(uint64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
+// Whether the value is what sampling chose, and nothing on the device reads it.
+bool is_sampled(const plugin::program& program, uint32_t number) {
+    bool result = false;
+    for (const auto& operation : program.operations) {
+        const auto names = [&](const std::vector<uint32_t>& list) {
+            return std::find(list.begin(), list.end(), number) != list.end();
+        };
+        if (names(operation.inputs)) return false;
+        result = result || (operation.kind == SLUICE_OP_SAMPLE && names(operation.outputs));
+    }
+    return result;
+}
+
 // Ends a capture that an exception leaves open.
 class capture_guard {
   public:
@@ -104,6 +117,7 @@ void bound::bind_buffer(const sluice_binding& binding) {
         && std::find(outputs.begin(), outputs.end(), v.number) == outputs.end())
         plugin::fail(SLUICE_INVALID, "value '", v.name, "' is neither an input nor an output");
     auto& buffer = dynamic_cast<device_buffer&>(*binding.buffer);
+    buffer.choose_place(is_sampled(source(), v.number));
     std::byte* data =
         buffer.at(binding.offset_bytes, plugin::bytes_of(v.type, v.element_count(sizes_)));
     for (uint32_t i = 0; i < data_.size(); ++i)

@@ -111,6 +111,10 @@ class cuda_backend final : public plugin::backend {
                  size_bytes, cudaMemcpyDeviceToHost, "reading a buffer");
     }
 
+    void* buffer_map(sluice_buffer& buffer) override {
+        return static_cast<cuda::device_buffer&>(buffer).on_host();
+    }
+
     uint64_t cache_block_bytes(std::span<const sluice_state> states,
                                uint32_t group) const override {
         return cuda::device_cache::block_bytes(states, group);
@@ -173,7 +177,8 @@ class cuda_backend final : public plugin::backend {
 
   private:
     // Queues do not wait for each other: what reads or writes from outside waits for all of them.
-    // Large pieces go through pinned memory, which travels several times as fast.
+    // Large pieces go through pinned memory, which travels several times as fast. A buffer may lie
+    // in the host's memory itself, so the driver sees from the addresses what lies where.
     void transfer(void* target, const void* from, uint64_t size_bytes, cudaMemcpyKind kind,
                   const char* doing) const {
         card_.settle(doing);
@@ -185,8 +190,8 @@ class cuda_backend final : public plugin::backend {
             const bool to_device = kind == cudaMemcpyHostToDevice;
             if (to_device) std::memcpy(transfer_.as(), source, size);
             cuda::check(cudaMemcpyAsync(to_device ? piece : transfer_.as(),
-                                        to_device ? transfer_.as() : source, size, kind,
-                                        card_.setup_stream()),
+                                        to_device ? transfer_.as() : source, size,
+                                        cudaMemcpyDefault, card_.setup_stream()),
                         doing);
             cuda::check(cudaStreamSynchronize(card_.setup_stream()), doing);
             if (!to_device) std::memcpy(piece, transfer_.as(), size);
