@@ -70,17 +70,10 @@ __device__ __forceinline__ void write_tile(const arguments& call, const tile& at
     for (int i = 0; i < 2; ++i) {
         float bias[2];
         load_biases<gated>(call, at, feature + i * features_of_slice, lane, bias);
-        if constexpr (gated) {
+        if constexpr (gated)
             gate_all<8>(call.form, &d[i][0][0], bias);
-        } else {
-#pragma unroll
-            for (int c = 0; c < 8; ++c) {
-                d[i][c][0] += bias[0];
-                d[i][c][1] += bias[0];
-                d[i][c][2] += bias[1];
-                d[i][c][3] += bias[1];
-            }
-        }
+        else
+            add_biases<8>(&d[i][0][0], bias);
     }
     const int64_t width = call.width;
 #pragma unroll
