@@ -1,12 +1,17 @@
-// The products for many rows against a plain product by load_weight, then their speed. Standalone:
-//   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -gencode arch=compute_90a,code=sm_90a
+// The products for many rows against a plain product by load_weight, then their speed, and that of
+// all of moe_ffn against the same with plain products. Standalone, K being backends/cuda/kernels:
+//   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode arch=compute_90a,code=sm_90a
 //       -DSLUICE_TEST_HOPPER -I abi/include -I backends/cuda tests/cuda/product_many_test.cu
-//       backends/cuda/kernels/product_many.cu backends/cuda/kernels/product_many_sm90*.cu -o t
+//       K/product_many.cu K/product_many_sm90*.cu K/product_plain.cu K/expert_sort.cu K/rows.cu
 // -DSLUICE_TEST_HOPPER leaves out the form for sm_80: then product_many_sm80.cu is not needed.
-// Arguments: "check" or "time" for one of both; "time-all" for more shapes. The environment's
-// COPIES=copies,mixed,tensor picks the ways of copying that wgmma is tried with.
+// Arguments: any of "check", "time" and "chain", or none for all three; "time-all" for more shapes.
+// The environment's COPIES=mma,copies,mixed,tensor picks the forms, the last three being ways of
+// copying for wgmma, STORAGE=int4,bf16 the weights that are timed.
+#include "errors.hpp"
 #include "kernels/elements.cuh"
+#include "kernels/expert_sort.hpp"
 #include "kernels/product.hpp"
+#include "kernels/rows.hpp"
 
 #include <sluice/abi/operations.h>
 
@@ -25,6 +30,14 @@ namespace sluice::cuda::many {
 void launch_sm80(const arguments&, weight_storage, bool, bool, int, cudaStream_t) {}
 } // namespace sluice::cuda::many
 #endif
+
+// What the plugin's errors.cpp does.
+namespace sluice::cuda {
+void fail_with(cudaError_t error, std::string_view doing) {
+    std::printf("FAIL %s: %s\n", std::string(doing).c_str(), cudaGetErrorString(error));
+    std::exit(1);
+}
+} // namespace sluice::cuda
 
 using namespace sluice::cuda;
 
@@ -249,6 +262,11 @@ difference compare(const std::vector<uint8_t>& out, uint32_t type, const std::ve
     return result;
 }
 
+bool is_chosen(const char* variable, const char* name) {
+    const char* chosen = std::getenv(variable);
+    return chosen == nullptr || std::strstr(chosen, name) != nullptr;
+}
+
 // A form of the product: mma.sync, or wgmma with one way of copying.
 struct form {
     const char* name;
@@ -259,14 +277,13 @@ struct form {
 std::vector<form> forms() {
     std::vector<form> all;
 #if !defined(SLUICE_TEST_HOPPER)
-    all.push_back({"mma", false, operand_copies::automatic});
+    if (is_chosen("COPIES", "mma")) all.push_back({"mma", false, operand_copies::automatic});
 #endif
     if (!has_hopper) return all;
-    const char* chosen = std::getenv("COPIES");
     for (const form& own :
          {form{"copies", true, operand_copies::copies}, form{"mixed", true, operand_copies::mixed},
           form{"tensor", true, operand_copies::tensor}})
-        if (chosen == nullptr || std::strstr(chosen, own.name) != nullptr) all.push_back(own);
+        if (is_chosen("COPIES", own.name)) all.push_back(own);
     return all;
 }
 
@@ -291,7 +308,6 @@ void check(product_call call, int64_t owned, int64_t step, const std::string& na
     CHECK_CUDA(cudaMemcpy(wanted.data(), wanted_device, compared * 4, cudaMemcpyDefault));
     std::vector<uint8_t> first(bytes), second(bytes);
     call.y = memory.allocate(bytes);
-    call.gathered = memory.allocate(call.places * call.weight.columns * 2);
     for (const form& own : forms()) {
         call.copies = own.copies;
         for (auto* out : {&first, &second}) {
@@ -417,14 +433,15 @@ void check_all() {
 
 // ---- Speed ----
 
-double median_milliseconds(const product_call& call, bool hopper) {
+template <typename Launch>
+double median_milliseconds(Launch&& launch) {
     cudaEvent_t begin, end;
     CHECK_CUDA(cudaEventCreate(&begin));
     CHECK_CUDA(cudaEventCreate(&end));
     std::vector<float> times;
     for (int i = 0; i < 25; ++i) {
         CHECK_CUDA(cudaEventRecord(begin));
-        launch_product_many(call, hopper, multiprocessors, nullptr);
+        launch();
         CHECK_CUDA(cudaEventRecord(end));
         CHECK_CUDA(cudaEventSynchronize(end));
         float time = 0.0f;
@@ -445,10 +462,10 @@ void time_call(product_call call, int64_t owned, const std::string& name) {
     check(call, owned, owned * width / 20000 * 2 + 1, name);
     pool memory;
     call.y = memory.allocate(call.places * width * bytes_of(call.y_type));
-    call.gathered = memory.allocate(call.places * call.weight.columns * 2);
     for (const form& own : forms()) {
         call.copies = own.copies;
-        const double time = median_milliseconds(call, own.hopper);
+        const double time = median_milliseconds(
+            [&] { launch_product_many(call, own.hopper, multiprocessors, nullptr); });
         std::printf("TIME %-6s %-50s %8.3f ms %7.1f TFLOP/s\n", own.name, name.c_str(), time,
                     work / time * 1e-9);
         std::fflush(stdout);
@@ -479,6 +496,7 @@ void time_even() {
     std::printf("places of an expert: %zu to %zu\n", least, most);
     for (const auto storage : {weight_storage::int4, weight_storage::bfloat16}) {
         const std::string kind = storage == weight_storage::int4 ? "int4" : "bf16";
+        if (!is_chosen("STORAGE", kind.c_str())) continue;
         {
             pool memory;
             product_call call;
@@ -589,6 +607,156 @@ void time_all() {
     }
 }
 
+// ---- All of moe_ffn ----
+
+struct model_shape {
+    const char* name;
+    int experts, choices;
+    int64_t hidden, width;
+};
+
+// Choices of tokens, [tokens, choices]: without order the best of Gumbel's numbers plus the
+// experts' own, which are normal ones of that deviation.
+std::vector<int32_t> choose(int tokens, const model_shape& shape, double deviation) {
+    std::mt19937 random(5);
+    std::normal_distribution<double> normal(0.0, 1.0);
+    std::extreme_value_distribution<double> gumbel;
+    std::vector<double> own(shape.experts);
+    for (double& value : own) value = deviation * normal(random);
+    std::vector<std::pair<double, int32_t>> scores(shape.experts);
+    std::vector<int32_t> index;
+    for (int t = 0; t < tokens; ++t) {
+        for (int e = 0; e < shape.experts; ++e) scores[e] = {own[e] + gumbel(random), e};
+        std::nth_element(scores.begin(), scores.begin() + shape.choices, scores.end(),
+                         [](const auto& a, const auto& b) { return a.first > b.first; });
+        for (int j = 0; j < shape.choices; ++j) index.push_back(scores[j].second);
+    }
+    return index;
+}
+
+// The steps of moe_ffn with its memory.
+struct chain {
+    expert_sort_call sort;
+    product_call in, out;
+    combine_rows_call sum;
+    bool hopper = false;
+
+    chain(pool& memory, int tokens, const model_shape& shape, double deviation,
+          weight_storage storage) {
+        const int total = tokens * shape.choices;
+        sort.index = memory.copied(choose(tokens, shape, deviation));
+        sort.total = total;
+        sort.choice_count = shape.choices;
+        sort.expert_count = shape.experts;
+        sort.row = static_cast<int32_t*>(memory.allocate(total * 4));
+        sort.place = static_cast<int32_t*>(memory.allocate(total * 4));
+        sort.offset = static_cast<int32_t*>(memory.allocate((shape.experts + 1) * 4));
+        in.x = memory.filled(SLUICE_BF16, tokens * shape.hidden, content::numbers);
+        in.x_type = in.y_type = SLUICE_BF16;
+        in.row = sort.row;
+        in.offset = sort.offset;
+        in.places = total;
+        in.weight = make_weight(memory, storage, shape.experts, shape.width, shape.hidden,
+                                SLUICE_BF16, 64, false);
+        in.up = make_weight(memory, storage, shape.experts, shape.width, shape.hidden, SLUICE_BF16,
+                            64, false);
+        in.gate.gates = true;
+        in.y = memory.allocate(total * shape.width * 2);
+        out.x = in.y;
+        out.x_type = out.y_type = SLUICE_BF16;
+        out.offset = sort.offset;
+        out.places = total;
+        out.weight = make_weight(memory, storage, shape.experts, shape.hidden, shape.width,
+                                 SLUICE_BF16, 64, false);
+        out.y = memory.allocate(total * shape.hidden * 2);
+        sum.y = out.y;
+        sum.y_type = sum.o_type = SLUICE_BF16;
+        sum.places = total;
+        sum.place = sort.place;
+        sum.weight = static_cast<float*>(memory.filled(SLUICE_F32, total, content::numbers));
+        sum.o = memory.allocate(tokens * shape.hidden * 2);
+        sum.rows = tokens;
+        sum.choices = shape.choices;
+        sum.width = shape.hidden;
+    }
+
+    void launch_sort() const { launch_expert_sort(sort, nullptr); }
+    void launch_in() const { launch_product_many(in, hopper, multiprocessors, nullptr); }
+    void launch_out() const { launch_product_many(out, hopper, multiprocessors, nullptr); }
+    void launch_sum() const { launch_combine_rows(sum, nullptr); }
+    void launch() const {
+        launch_sort();
+        launch_in();
+        launch_out();
+        launch_sum();
+    }
+    std::vector<uint8_t> result() const {
+        std::vector<uint8_t> values(sum.rows * sum.width * 2);
+        CHECK_CUDA(cudaDeviceSynchronize());
+        CHECK_CUDA(cudaMemcpy(values.data(), sum.o, values.size(), cudaMemcpyDefault));
+        return values;
+    }
+};
+
+// Whether the sort is that of std::stable_sort.
+bool is_sorted_right(const chain& own) {
+    const int total = own.sort.total;
+    std::vector<int32_t> index(total), row(total), place(total), order(total);
+    CHECK_CUDA(cudaMemcpy(index.data(), own.sort.index, total * 4, cudaMemcpyDefault));
+    CHECK_CUDA(cudaMemcpy(row.data(), own.sort.row, total * 4, cudaMemcpyDefault));
+    CHECK_CUDA(cudaMemcpy(place.data(), own.sort.place, total * 4, cudaMemcpyDefault));
+    for (int c = 0; c < total; ++c) order[c] = c;
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return index[a] < index[b]; });
+    bool right = true;
+    for (int p = 0; p < total; ++p)
+        right = right && row[p] == order[p] / own.sort.choice_count && place[order[p]] == p;
+    return right;
+}
+
+void time_chain() {
+    const int tokens = 4096;
+    for (const auto storage : {weight_storage::int4, weight_storage::bfloat16}) {
+        const char* kind = storage == weight_storage::int4 ? "int4" : "bf16";
+        if (!is_chosen("STORAGE", kind)) continue;
+        for (const model_shape& shape : {model_shape{"qwen3-30b-a3b", 128, 8, 2048, 768},
+                                         model_shape{"deepseek-v2-lite", 64, 6, 2048, 1408}}) {
+            for (const double deviation : {0.0, 0.5}) {
+                pool memory;
+                chain own(memory, tokens, shape, deviation, storage);
+                own.launch_sort();
+                launch_product_plain(own.in, nullptr);
+                launch_product_plain(own.out, nullptr);
+                own.launch_sum();
+                const auto bytes = own.result();
+                std::vector<float> wanted(bytes.size() / 2);
+                for (size_t i = 0; i < wanted.size(); ++i)
+                    wanted[i] = value_of(bytes, SLUICE_BF16, static_cast<int64_t>(i));
+                for (const form& one : forms()) {
+                    own.in.copies = one.copies;
+                    own.hopper = one.hopper;
+                    CHECK_CUDA(cudaMemset(own.sum.o, 0xFF, bytes.size()));
+                    own.launch();
+                    const difference found = compare(own.result(), SLUICE_BF16, wanted, 1,
+                                                     static_cast<int64_t>(wanted.size()));
+                    const bool passed = found.is_finite && found.norm < 8e-3 && found.worst < 0.1
+                                        && is_sorted_right(own);
+                    if (!passed) ++failures;
+                    const auto microseconds = [&](auto step) {
+                        return 1e3 * median_milliseconds([&] { (own.*step)(); });
+                    };
+                    std::printf("%s %-6s %-16s %s, deviation %.1f: error %.1e, sort %.1f, in %.1f, "
+                                "out %.1f, sum %.1f, all %.1f us\n",
+                                passed ? "PASS" : "FAIL", one.name, shape.name, kind, deviation,
+                                found.norm, microseconds(&chain::launch_sort),
+                                microseconds(&chain::launch_in), microseconds(&chain::launch_out),
+                                microseconds(&chain::launch_sum), microseconds(&chain::launch));
+                    std::fflush(stdout);
+                }
+            }
+        }
+    }
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -597,10 +765,15 @@ int main(int argc, char** argv) {
     multiprocessors = properties.multiProcessorCount;
     has_hopper = properties.major == 9;
     std::printf("%s, %d multiprocessors\n", properties.name, multiprocessors);
-    const std::string only = argc > 1 ? argv[1] : "";
-    if (only.empty() || only == "check") check_all();
-    if (only.empty() || only == "time") time_even();
-    if (only == "time-all") time_all();
+    const auto wants = [&](const char* name) {
+        for (int i = 1; i < argc; ++i)
+            if (std::string(argv[i]) == name) return true;
+        return argc == 1;
+    };
+    if (wants("check")) check_all();
+    if (wants("time")) time_even();
+    if (wants("chain")) time_chain();
+    if (argc > 1 && wants("time-all")) time_all();
     std::printf(failures == 0 ? "PASS\n" : "FAIL: %d cases\n", failures);
     return failures == 0 ? 0 : 1;
 }

@@ -175,7 +175,8 @@ __host__ __device__ constexpr int code_tile_bytes(weight_storage storage) {
 // shared memory. Plain: row r of the slice is row r of the tile. Paired: rows 0 to 7 are eight rows
 // of one tile and rows 8 to 15 eight rows of another (or of the same one); the caller says where
 // each lies.
-template <typename Half, weight_storage storage, bool paired>
+// Own scales: they are of type Half.
+template <typename Half, weight_storage storage, bool paired, bool own_scales = false>
 struct code_fragments {
     static_assert(is_tiled(storage));
     static constexpr int words = storage == weight_storage::int4 ? 4 : 8;
@@ -183,21 +184,26 @@ struct code_fragments {
     // float32.
     static constexpr bool by_float = storage == weight_storage::int8 && is_bfloat16<Half>;
     // A scale that is no bf16 number is the sum of two.
-    static constexpr bool two_scales = is_bfloat16<Half> && !by_float;
+    static constexpr bool two_scales = is_bfloat16<Half> && !by_float && !own_scales;
+    // A code or zero point in the last bits of this is the magic number plus it: 2^23 in float32,
+    // 128 in bf16, 1024 in f16, twice.
+    static constexpr uint32_t magic = by_float            ? 0x4B000000u
+                                      : is_bfloat16<Half> ? 0x43004300u
+                                                          : 0x64006400u;
+    static constexpr uint32_t middle = storage == weight_storage::int4 ? 8 : 128;
 
-    uint32_t code[paired ? 2 : 1][words];
+    static constexpr int tiles = paired ? 2 : 1;
+
+    uint32_t code[tiles][words];
     uint32_t scale[2];                 // of rows g and g + 8: a pair of equal ones, or float32
     uint32_t rest[two_scales ? 2 : 1]; // what is missing from `scale`
     uint32_t zero[2];                  // magic number + zero point, likewise
 
-    // Addresses are in shared memory. `codes[i]`: this lane's 16 bytes of the tile that gives rows
-    // 8 i to 8 i + 7; `half`: which half of that tile's rows (paired only). `scales[i]` and
-    // `zeros[i]` (0: the middle): of row g + 8 i of the slice.
-    __device__ __forceinline__ void load(const uint32_t (&codes)[2], int half,
-                                         const uint32_t (&scales)[2], const uint32_t (&zeros)[2],
-                                         uint32_t scale_type) {
+    // This lane's 16 bytes of the tile that gives rows 8 i to 8 i + 7; addresses are in shared
+    // memory.
+    __device__ __forceinline__ void load_codes(const uint32_t (&codes)[2]) {
 #pragma unroll
-        for (int i = 0; i < (paired ? 2 : 1); ++i) {
+        for (int i = 0; i < tiles; ++i) {
 #pragma unroll
             for (int part = 0; part < words / 4; ++part) {
                 const uint4 value = load_shared_16(codes[i] + part * 512);
@@ -206,42 +212,52 @@ struct code_fragments {
                 code[i][4 * part + 2] = value.z;
                 code[i][4 * part + 3] = value.w;
             }
-            if constexpr (paired) {
-                // Register i of a step has row half i % 2: its codes move to where those of half 0
-                // are.
-                const int shift = storage == weight_storage::int4 ? 4 * half : 16 * half;
+        }
+    }
+
+    // Paired: which half of the tiles' rows is wanted. Register i of a step has row half i % 2: its
+    // codes move to where those of half 0 are.
+    __device__ __forceinline__ void take_half(int half) {
+        if constexpr (paired) {
+            const int shift = storage == weight_storage::int4 ? 4 * half : 16 * half;
+#pragma unroll
+            for (int i = 0; i < tiles; ++i) {
 #pragma unroll
                 for (int word = 0; word < words; ++word) code[i][word] >>= shift;
             }
         }
+    }
+
+    // Of row g + 8 i of the slice; zeros only where there are any.
+    __device__ __forceinline__ void load_scales(const uint32_t (&scales)[2],
+                                                const uint32_t (&zeros)[2], bool has_zeros,
+                                                uint32_t scale_type) {
+        zero[0] = zero[1] = magic + (by_float ? middle : middle * 0x00010001u);
+        if (has_zeros) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                zero[i] = magic + load_shared_1(zeros[i]) * (by_float ? 1u : 0x00010001u);
+        }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            float real;
-            if (scale_type == SLUICE_F32) {
-                real = __uint_as_float(load_shared_4(scales[i]));
+            if constexpr (own_scales && !by_float) {
+                scale[i] = load_shared_2(scales[i]) * 0x00010001u;
             } else {
-                const uint32_t bits = load_shared_2(scales[i]);
-                if (scale_type == SLUICE_BF16)
-                    real = __uint_as_float(bits << 16);
-                else
-                    real = __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
-            }
-            const float point = zeros[i] != 0 ? static_cast<float>(load_shared_1(zeros[i]))
-                                : storage == weight_storage::int4 ? 8.0f
-                                                                  : 128.0f;
-            if constexpr (by_float) {
-                scale[i] = __float_as_uint(real);
-                zero[i] = __float_as_uint(8388608.0f + point);
-            } else {
-                scale[i] = pack_pair<Half>(real, real);
+                const float real = load_scale(scales[i], scale_type);
+                scale[i] = by_float ? __float_as_uint(real) : pack_pair<Half>(real, real);
                 if constexpr (two_scales) {
                     const float missing = real - __uint_as_float(scale[i] & 0xFFFF0000u);
                     rest[i] = pack_pair<Half>(missing, missing);
                 }
-                const float with_magic = point + (is_bfloat16<Half> ? 128.0f : 1024.0f);
-                zero[i] = pack_pair<Half>(with_magic, with_magic);
             }
         }
+    }
+
+    static __device__ __forceinline__ float load_scale(uint32_t address, uint32_t type) {
+        if (type == SLUICE_F32) return __uint_as_float(load_shared_4(address));
+        const uint32_t bits = load_shared_2(address);
+        return type == SLUICE_BF16 ? __uint_as_float(bits << 16)
+                                   : __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
     }
 
     // (code - zero) * scale for two codes that lie as half-precision numbers magic + code.
@@ -262,18 +278,14 @@ struct code_fragments {
             if constexpr (storage == weight_storage::int4) {
                 const uint32_t word = code[paired ? row : 0][step];
                 const int shift = paired ? 8 * columns : 4 * i;
-                // 0x4300 is 128 in bf16 with steps of 1, 0x6400 is 1024 in f16 likewise.
-                constexpr uint32_t magic = is_bfloat16<Half> ? 0x43004300u : 0x64006400u;
                 a[i] = scaled(masked_or(word >> shift, 0x000F000Fu, magic), row);
             } else {
                 const uint32_t word = code[paired ? row : 0][2 * step + columns];
                 const int first = paired ? 0 : 2 * row;
                 if constexpr (by_float) {
                     // A byte under 0x4B0000 is 2^23 + byte.
-                    const float low =
-                        __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + first));
-                    const float high =
-                        __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7441 + first));
+                    const float low = __uint_as_float(__byte_perm(word, magic, 0x7440 + first));
+                    const float high = __uint_as_float(__byte_perm(word, magic, 0x7441 + first));
                     const float point = __uint_as_float(zero[row]);
                     const float factor = __uint_as_float(scale[row]);
                     a[i] = pack_pair<Half>((low - point) * factor, (high - point) * factor);

@@ -23,7 +23,8 @@ struct gating {
 
 // How the products for many rows bring their operands to a multiprocessor with wgmma. Copies: all
 // threads of a warpgroup, 16 bytes each. Mixed: x so, weights by tensor copies. Tensor: all by
-// tensor copies; rows of x must be consecutive or are brought together before.
+// tensor copies; rows of x must be consecutive. (Bringing them together before costs more than it
+// saves: eight copies of x are written to memory and read again.)
 enum class operand_copies : int32_t { automatic, copies, mixed, tensor };
 
 struct product_call {
@@ -44,7 +45,6 @@ struct product_call {
     void* y = nullptr;                  // [places, rows] (or the gated width), row-major
     uint32_t y_type = 0;
     operand_copies copies = operand_copies::automatic;
-    void* gathered = nullptr; // [places, columns] of x's type to bring rows together in; or NULL
 };
 
 // Any types, any sizes. Places from offset[matrices] on become zeros.

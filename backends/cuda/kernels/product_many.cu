@@ -53,7 +53,6 @@ many::arguments arguments_of(const product_call& call) {
     out.scale_type = weight.scale_type;
     out.y_is_float = call.y_type == SLUICE_F32;
     out.copies = call.copies;
-    out.gathered = call.gathered;
     if (is_tiled(weight.storage)) {
         out.steps_per_group = weight.group_columns / static_cast<int32_t>(tile_columns);
         out.groups = static_cast<int32_t>(weight.columns / weight.group_columns);

@@ -1,11 +1,11 @@
 // What the two forms of the product for many rows share: the arguments of their kernels, the list
 // of tiles that a persistent grid walks, and the copies of one stage into shared memory.
 //
-// Weights are operand A (features along M), rows of x operand B (places along N). A tile is 128
-// rows of weights by up to `widest` places. Where the product is gated, those 128 rows are 64 of
-// the gate and 64 of up, eight by eight in turn: row r of the tile belongs to feature 8 (r / 16) +
-// r % 8 and to up where r % 16 >= 8. A fragment of A has rows g and g + 8 in one lane, so that gate
-// and up of a feature end in the same thread.
+// Weights are operand A (features along M), rows of x operand B (places along N). A tile is
+// `weight_rows` rows of weights by up to `widest` places. Where the product is gated, half of those
+// rows are of the gate and half of up, eight by eight in turn: row r of the tile belongs to feature
+// 8 (r / 16) + r % 8 and to up where r % 16 >= 8. A fragment of A has rows g and g + 8 in one lane,
+// so that gate and up of a feature end in the same thread. A slice is 16 rows.
 #pragma once
 
 #include "activate_many.cuh"
@@ -13,8 +13,6 @@
 
 namespace sluice::cuda::many {
 
-inline constexpr int tile_weight_rows = 128;
-inline constexpr int row_slices = tile_weight_rows / 16;
 inline constexpr int most_matrices = 512;
 
 struct arguments {
@@ -38,12 +36,11 @@ struct arguments {
     uint32_t scale_type;
     bool y_is_float;
     operand_copies copies;
-    void* gathered;
     gate_form form;
 };
 
-template <bool gated>
-inline constexpr int tile_features = gated ? tile_weight_rows / 2 : tile_weight_rows;
+template <bool gated, int weight_rows>
+inline constexpr int tile_features = gated ? weight_rows / 2 : weight_rows;
 
 // ---- The list of tiles ----
 
@@ -61,6 +58,9 @@ struct tile {
     int size;    // `count` or more: of all tiles of this matrix but the last
 };
 
+// Tiles have a multiple of this many places.
+inline constexpr int tile_granule = 16;
+
 struct tile_list {
     int32_t begin[most_matrices + 1];  // first place of each matrix
     int32_t before[most_matrices + 1]; // tiles before those of the i-th matrix of `order`
@@ -69,17 +69,15 @@ struct tile_list {
     int32_t total_tiles[4];
     int32_t total_cost[4];
 
-    static __device__ __forceinline__ int even_size(int count, int widest, int granule) {
+    static __device__ __forceinline__ int even_size(int count, int widest) {
         const int tiles = (count + widest - 1) / widest;
         if (tiles == 0) return 0;
         const int each = (count + tiles - 1) / tiles;
-        // Of the sizes between the granules, the one that halves what is little over the widest.
-        if (granule == 32 && each > 128 && each <= 144) return 144;
-        return (each + granule - 1) / granule * granule;
+        return (each + tile_granule - 1) / tile_granule * tile_granule;
     }
 
     // By all threads of the CTA; ends with a barrier.
-    template <int threads, int widest, int granule>
+    template <int threads, int widest>
     __device__ void build(const arguments& call, int blocks) {
         // A narrower tile costs more a place, but may spread a short list better.
         constexpr int choices = 4;
@@ -98,7 +96,7 @@ struct tile_list {
             if (count <= 0) continue;
 #pragma unroll
             for (int i = 0; i < choices; ++i) {
-                const int each = even_size(count, limit[i], granule);
+                const int each = even_size(count, limit[i]);
                 const int tiles = (count + each - 1) / each;
                 atomicAdd(&total_tiles[i], tiles);
                 atomicAdd(&total_cost[i], tiles * (each + overhead));
@@ -120,7 +118,7 @@ struct tile_list {
             }
         }
         for (int m = thread; m < matrices; m += threads)
-            size[m] = static_cast<uint16_t>(even_size(begin[m + 1] - begin[m], chosen, granule));
+            size[m] = static_cast<uint16_t>(even_size(begin[m + 1] - begin[m], chosen));
         __syncthreads();
         for (int m = thread; m < matrices; m += threads) {
             const int own = size[m];
@@ -179,35 +177,39 @@ struct tile_list {
 
 // ---- One stage: 64 columns of a tile ----
 
-// In shared memory: the rows of x, swizzled; then rows of weights, swizzled, or eight tiles of
-// codes with eight runs of 16 scales and of 16 zero points, of which every four begin at a multiple
-// of 128 bytes.
-__host__ __device__ constexpr int zeros_of_slice(int slice) {
-    return slice / 4 * 128 + slice % 4 * 16;
-}
-
-template <weight_storage storage, int widest>
+// In shared memory: the rows of x, swizzled; then rows of weights, swizzled, or a tile of codes a
+// slice with its 16 scales and 16 zero points, of which either half of the tiles' begin at a
+// multiple of 128 bytes.
+template <weight_storage storage, int widest, int weight_rows>
 struct stage_layout {
+    static constexpr int slices = weight_rows / 16;
     static constexpr int x_bytes = widest * 128;
     static constexpr int weight_bytes =
-        is_tiled(storage) ? row_slices * code_tile_bytes(storage) : tile_weight_rows * 128;
+        is_tiled(storage) ? slices * code_tile_bytes(storage) : weight_rows * 128;
     static constexpr int scales_at = x_bytes + weight_bytes;
-    static constexpr int zeros_at = scales_at + row_slices * 16 * 4;
-    static constexpr int bytes = is_tiled(storage) ? scales_at + 1024 : scales_at;
-    static_assert(bytes % 1024 == 0);
+    static constexpr int zeros_at = scales_at + slices * 16 * 4;
+    static constexpr int zeros_bytes = 2 * 128;
+    static constexpr int bytes =
+        is_tiled(storage) ? (zeros_at + zeros_bytes + 1023) / 1024 * 1024 : scales_at;
+    static_assert(slices / 2 * 16 <= 128 && bytes % 1024 == 0);
+
+    __host__ __device__ static constexpr int zeros_of_slice(int slice) {
+        return slice / (slices / 2) * 128 + slice % (slices / 2) * 16;
+    }
 };
 
 // The tile of codes that slice `slice` of the stage holds: which weight, and which tile of rows.
-template <bool gated>
+template <bool gated, int weight_rows>
 __device__ __forceinline__ int64_t slice_tile(const arguments& call, const tile& at, int slice,
                                               int& which) {
     const int64_t first = static_cast<int64_t>(at.matrix) * call.matrix_rows;
     const int step = call.feature_step;
     if (gated && step == 1) {
-        // Four tiles of the gate, then the same of up.
-        which = slice / 4;
+        // Tiles of the gate, then the same of up.
+        constexpr int half = weight_rows / 32;
+        which = slice / half;
         const int last = call.width / 16 - 1;
-        return first / 16 + min(at.feature / 16 + slice % 4, last);
+        return first / 16 + min(at.feature / 16 + slice % half, last);
     }
     which = 0;
     const int last = call.width * step / 16 - 1;
@@ -216,16 +218,17 @@ __device__ __forceinline__ int64_t slice_tile(const arguments& call, const tile&
 
 // Copies stages with `threads` threads, 16 bytes at a time, by cp.async; the caller commits or
 // tells a barrier.
-template <typename Half, weight_storage storage, bool gated, int widest, int threads>
+template <typename Half, weight_storage storage, bool gated, int widest, int weight_rows,
+          int threads>
 struct stage_copier {
-    using layout = stage_layout<storage, widest>;
+    using layout = stage_layout<storage, widest, weight_rows>;
     static constexpr bool tiled = is_tiled(storage);
     static constexpr int rows_at_once = threads / 8;
     static constexpr int x_copies = widest / rows_at_once;
-    static constexpr int row_copies = tile_weight_rows / rows_at_once;
+    static constexpr int row_copies = weight_rows / rows_at_once;
     static_assert(rows_at_once % 16 == 0);
     static constexpr int warps = threads / 32;
-    static constexpr int slices_of_warp = row_slices / warps;
+    static constexpr int slices_of_warp = layout::slices / warps;
 
     const arguments& call;
     int thread;
@@ -286,25 +289,27 @@ struct stage_copier {
 #pragma unroll
             for (int i = 0; i < slices_of_warp; ++i) {
                 int which;
-                const int64_t row_tile = slice_tile<gated>(call, at, warp + i * warps, which);
+                const int64_t row_tile =
+                    slice_tile<gated, weight_rows>(call, at, warp + i * warps, which);
                 weights[i] = static_cast<const char*>(call.data[which])
                              + row_tile * tiles_along * tile_bytes + lane * 16;
             }
             scales = nullptr;
             zeros = nullptr;
             const int pieces_of_slice = scale_bytes(); // 16 scales are that many pieces
-            if (thread < row_slices * pieces_of_slice) {
+            if (thread < layout::slices * pieces_of_slice) {
                 int which;
                 const int64_t row_tile =
-                    slice_tile<gated>(call, at, thread / pieces_of_slice, which);
+                    slice_tile<gated, weight_rows>(call, at, thread / pieces_of_slice, which);
                 scales = static_cast<const char*>(call.scales[which])
                          + row_tile * call.groups * 16 * scale_bytes()
                          + thread % pieces_of_slice * 16;
             }
             // Another warp than the first, which has the scales.
-            if (call.zeros[0] != nullptr && thread >= 64 && thread < 64 + row_slices) {
+            if (call.zeros[0] != nullptr && thread >= 64 && thread < 64 + layout::slices) {
                 int which;
-                const int64_t row_tile = slice_tile<gated>(call, at, thread - 64, which);
+                const int64_t row_tile =
+                    slice_tile<gated, weight_rows>(call, at, thread - 64, which);
                 zeros = call.zeros[which] + row_tile * call.groups * 16;
             }
         }
@@ -362,22 +367,23 @@ struct stage_copier {
                 copy_16(stage + layout::scales_at + thread * 16,
                         scales + static_cast<int64_t>(group) * 16 * scale_bytes());
             if (zeros != nullptr)
-                copy_16(stage + layout::zeros_at + zeros_of_slice(thread - 64),
+                copy_16(stage + layout::zeros_at + layout::zeros_of_slice(thread - 64),
                         zeros + static_cast<int64_t>(group) * 16);
         }
     }
 };
 
 // Where in a stage of tiles a lane finds slice `slice` of operand A, for code_fragments::load.
-template <weight_storage storage, bool gated, int widest>
+template <weight_storage storage, bool gated, int widest, int weight_rows>
 struct slice_address {
-    using layout = stage_layout<storage, widest>;
+    using layout = stage_layout<storage, widest, weight_rows>;
     uint32_t codes[2];
     uint32_t scales[2];
     uint32_t zeros[2];
     int half = 0;
     bool has_zeros;
 
+    slice_address() = default;
     __device__ __forceinline__ slice_address(const arguments& call, int slice, int lane) {
         const int scale_bytes = call.scale_type == SLUICE_F32 ? 4 : 2;
         const int group = lane / 4, within = lane % 4;
@@ -388,7 +394,7 @@ struct slice_address {
             if constexpr (gated) {
                 if (call.feature_step == 1) {
                     // Features 8 slice to 8 slice + 7: half slice % 2 of tiles slice / 2.
-                    from = slice / 2 + 4 * i;
+                    from = slice / 2 + layout::slices / 2 * i;
                     row_half = slice % 2;
                 } else {
                     // Gate and up of feature g of the slice are rows 2 g and 2 g + 1 of its tile.
@@ -399,18 +405,31 @@ struct slice_address {
             }
             codes[i] = layout::x_bytes + from * code_tile_bytes(storage) + (row * 4 + within) * 16;
             scales[i] = layout::scales_at + (from * 16 + row * 2 + row_half) * scale_bytes;
-            zeros[i] = layout::zeros_at + zeros_of_slice(from) + row * 2 + row_half;
+            zeros[i] = layout::zeros_at + layout::zeros_of_slice(from) + row * 2 + row_half;
         }
+    }
+
+    struct two_addresses {
+        uint32_t at[2];
+    };
+    __device__ __forceinline__ two_addresses codes_in(uint32_t stage) const {
+        return {{stage + codes[0], stage + codes[1]}};
+    }
+
+    template <typename Fragments>
+    __device__ __forceinline__ void load_scales(Fragments& fragments, uint32_t stage,
+                                                uint32_t scale_type) const {
+        const uint32_t scale_at[2] = {stage + scales[0], stage + scales[1]};
+        const uint32_t zero_at[2] = {stage + zeros[0], stage + zeros[1]};
+        fragments.load_scales(scale_at, zero_at, has_zeros, scale_type);
     }
 
     template <typename Fragments>
     __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage,
                                          uint32_t scale_type) const {
-        const uint32_t code_at[2] = {stage + codes[0], stage + codes[1]};
-        const uint32_t scale_at[2] = {stage + scales[0], stage + scales[1]};
-        const uint32_t zero_at[2] = {has_zeros ? stage + zeros[0] : 0,
-                                     has_zeros ? stage + zeros[1] : 0};
-        fragments.load(code_at, half, scale_at, zero_at, scale_type);
+        fragments.load_codes(codes_in(stage).at);
+        fragments.take_half(half);
+        load_scales(fragments, stage, scale_type);
     }
 };
 
@@ -453,6 +472,13 @@ __device__ __forceinline__ void gate_all(const gate_form& form, float* d, const 
                     gate_by_others(form, d[4 * c + i] + bias[0], d[4 * c + 2 + i] + bias[1]);
         }
     }
+}
+
+// Adds the biases of a lane's rows g and g + 8 to `columns` runs of eight places.
+template <int columns>
+__device__ __forceinline__ void add_biases(float* d, const float (&bias)[2]) {
+#pragma unroll
+    for (int i = 0; i < 4 * columns; ++i) d[i] += bias[i / 2 % 2];
 }
 
 // Launchers of the two forms.

@@ -7,19 +7,20 @@ namespace {
 
 constexpr int threads = 256;
 constexpr int widest = 128;
-constexpr int granule = 16;
+constexpr int weight_rows = 128;
 constexpr int stages = 3;
 
 template <weight_storage storage>
-constexpr int shared_bytes = stages* stage_layout<storage, widest>::bytes + 1024;
+constexpr int shared_bytes = stages* stage_layout<storage, widest, weight_rows>::bytes + 1024;
 
 // Warp w has slices 2 (w % 4) and 2 (w % 4) + 1 of the weights, and of the places every other
 // sixteen, beginning with w / 4.
 template <typename Half, weight_storage storage, bool gated>
 __device__ __forceinline__ void
 multiply_stage(const arguments& call, uint32_t stage, int lane, int weight_warp, int place_warp,
-               int sixteens, const slice_address<storage, gated, widest>* at, float (&d)[2][8][4]) {
-    using layout = stage_layout<storage, widest>;
+               int sixteens, const slice_address<storage, gated, widest, weight_rows>* at,
+               float (&d)[2][8][4]) {
+    using layout = stage_layout<storage, widest, weight_rows>;
     constexpr bool tiled = is_tiled(storage);
     using fragments_type =
         code_fragments<Half, tiled ? storage : weight_storage::int4, gated>; // unused if not tiled
@@ -69,17 +70,10 @@ __device__ __forceinline__ void write_tile(const arguments& call, const tile& at
     for (int i = 0; i < 2; ++i) {
         float bias[2];
         load_biases<gated>(call, at, feature + i * features_of_slice, lane, bias);
-        if constexpr (gated) {
+        if constexpr (gated)
             gate_all<8>(call.form, &d[i][0][0], bias);
-        } else {
-#pragma unroll
-            for (int c = 0; c < 8; ++c) {
-                d[i][c][0] += bias[0];
-                d[i][c][1] += bias[0];
-                d[i][c][2] += bias[1];
-                d[i][c][3] += bias[1];
-            }
-        }
+        else
+            add_biases<8>(&d[i][0][0], bias);
     }
     const int64_t width = call.width;
 #pragma unroll
@@ -140,20 +134,20 @@ __device__ __forceinline__ void write_tile(const arguments& call, const tile& at
 template <typename Half, weight_storage storage, bool gated>
 __global__ void __launch_bounds__(threads, is_tiled(storage) ? 2 : 1)
     product_kernel(const __grid_constant__ arguments call) {
-    using layout = stage_layout<storage, widest>;
+    using layout = stage_layout<storage, widest, weight_rows>;
     extern __shared__ unsigned char memory[];
     __shared__ tile_list list;
     const uint32_t first_stage = (shared_address(memory) + 1023) / 1024 * 1024;
-    constexpr int features = tile_features<gated>;
+    constexpr int features = tile_features<gated, weight_rows>;
     const int blocks = (call.width + features - 1) / features;
-    list.build<threads, widest, granule>(call, blocks);
+    list.build<threads, widest>(call, blocks);
 
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const int weight_warp = warp % 4, place_warp = warp / 4;
     constexpr weight_storage tiles = is_tiled(storage) ? storage : weight_storage::int4;
-    const slice_address<tiles, gated, widest> slices[2] = {{call, weight_warp * 2, lane},
-                                                           {call, weight_warp * 2 + 1, lane}};
-    stage_copier<Half, storage, gated, widest, threads> copier(call, thread);
+    const slice_address<tiles, gated, widest, weight_rows> slices[2] = {
+        {call, weight_warp * 2, lane}, {call, weight_warp * 2 + 1, lane}};
+    stage_copier<Half, storage, gated, widest, weight_rows, threads> copier(call, thread);
     const int steps = call.columns / 64;
 
     tile at;
@@ -183,7 +177,8 @@ __global__ void __launch_bounds__(threads, is_tiled(storage) ? 2 : 1)
             } else {
                 multiply_stage<Half, storage, gated>(
                     call, stage, lane, weight_warp, place_warp, sixteens,
-                    static_cast<const slice_address<storage, gated, widest>*>(nullptr), d);
+                    static_cast<const slice_address<storage, gated, widest, weight_rows>*>(nullptr),
+                    d);
             }
             slot = slot + 1 == stages ? 0 : slot + 1;
             next_slot = next_slot + 1 == stages ? 0 : next_slot + 1;

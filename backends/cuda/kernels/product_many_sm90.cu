@@ -92,35 +92,12 @@ bool encode_all(const arguments& call, tensor_maps& maps, weight_storage storage
     return done;
 }
 
-// One warp a row.
-__global__ void gather_kernel(const uint4* x, const int32_t* row, int32_t places, int32_t pieces,
-                              uint4* out) {
-    const int place = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (place >= places) return;
-    const int from = row[place];
-    for (int i = threadIdx.x % 32; i < pieces; i += 32)
-        out[static_cast<int64_t>(place) * pieces + i] =
-            from < 0 ? make_uint4(0, 0, 0, 0) : x[static_cast<int64_t>(from) * pieces + i];
-}
-
 } // namespace
 
-void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bool gated,
-                  cudaStream_t stream) {
-    if (call.copies == operand_copies::automatic)
-        call.copies = call.row == nullptr || call.gathered != nullptr ? operand_copies::tensor
-                                                                      : operand_copies::mixed;
-    if (call.copies == operand_copies::tensor && call.row != nullptr) {
-        if (call.gathered == nullptr) {
-            call.copies = operand_copies::mixed;
-        } else {
-            gather_kernel<<<(call.places + 7) / 8, 256, 0, stream>>>(
-                static_cast<const uint4*>(call.x), call.row, call.places, call.columns / 8,
-                static_cast<uint4*>(call.gathered));
-            call.x = call.gathered;
-            call.row = nullptr;
-        }
-    }
+void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bool gated) {
+    if (call.copies == operand_copies::automatic) call.copies = operand_copies::tensor;
+    if (call.copies == operand_copies::tensor && call.row != nullptr)
+        call.copies = operand_copies::mixed;
     if (call.copies != operand_copies::copies && !encode_all(call, maps, storage, gated))
         call.copies = operand_copies::copies;
 }
@@ -128,8 +105,9 @@ void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bo
 bool has_sm90() {
     static const bool has = [] {
         cudaFuncAttributes attributes{};
-        return cudaFuncGetAttributes(&attributes,
-                                     product_kernel<__nv_bfloat16, weight_storage::bfloat16, false>)
+        return cudaFuncGetAttributes(
+                   &attributes,
+                   product_kernel<__nv_bfloat16, weight_storage::bfloat16, false, false>)
                    == cudaSuccess
                && attributes.maxThreadsPerBlock >= threads;
     }();

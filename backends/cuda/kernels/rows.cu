@@ -614,35 +614,38 @@ __global__ void kv_gather_kernel(kv_gather_call call) {
 
 // ---- combine_rows ----
 
-// Rows of so many choices are on their way together.
-constexpr int combined_at_once = 4;
+// 32 registers of rows are on their way together.
+template <int Vector, uint32_t y_type>
+constexpr int combined_at_once = Vector == 8 && y_type == SLUICE_F32 ? 4 : 8;
 
 template <int Vector, uint32_t y_type>
-__global__ void combine_rows_kernel(combine_rows_call call) {
+__global__ void __launch_bounds__(flat_threads, 4) combine_rows_kernel(combine_rows_call call) {
     const int64_t row = row_index();
     if (row >= call.rows) return;
     const int32_t* place = call.place + row * call.choices;
+    const float* weight = call.weight == nullptr ? nullptr : call.weight + row * call.choices;
+    constexpr int at_once = combined_at_once<Vector, y_type>;
     for (int64_t d = unit_begin() * Vector; d < call.width; d += unit_step() * Vector) {
         float sum[Vector];
         fill_zeros(sum);
-        for (int64_t first = 0; first < call.choices; first += combined_at_once) {
-            float values[combined_at_once][Vector], weight[combined_at_once];
-            bool adds[combined_at_once];
+        const auto choices = static_cast<int32_t>(call.choices);
+        for (int32_t first = 0; first < choices; first += at_once) {
+            // As they lie in memory: as float32 they would take twice the registers.
+            packed_floats<Vector, y_type> values[at_once];
+            uint32_t adds = 0;
 #pragma unroll
-            for (int j = 0; j < combined_at_once; ++j) {
-                const int64_t choice = first + j;
-                const int64_t from = choice < call.choices ? place[choice] : -1;
-                adds[j] = from >= 0 && from < call.places;
-                if (!adds[j]) continue;
-                weight[j] =
-                    call.weight == nullptr ? 1.0f : call.weight[row * call.choices + choice];
-                load_floats(call.y, y_type, from * call.width + d, values[j]);
+            for (int j = 0; j < at_once; ++j) {
+                const int32_t from = first + j < choices ? place[first + j] : -1;
+                if (from < 0 || from >= call.places) continue;
+                adds |= 1u << j;
+                values[j].load(call.y, int64_t{from} * call.width + d);
             }
 #pragma unroll
-            for (int j = 0; j < combined_at_once; ++j) {
-                if (!adds[j]) continue;
+            for (int j = 0; j < at_once; ++j) {
+                if ((adds >> j & 1) == 0) continue;
+                const float factor = weight == nullptr ? 1.0f : weight[first + j];
 #pragma unroll
-                for (int i = 0; i < Vector; ++i) sum[i] += weight[j] * values[j][i];
+                for (int i = 0; i < Vector; ++i) sum[i] += factor * values[j].at(i);
             }
         }
         store_floats(call.o, call.o_type, row * call.width + d, sum);

@@ -64,6 +64,43 @@ __device__ __forceinline__ void load_floats(const void* data, uint32_t type, int
     }
 }
 
+// Neighbouring elements as they lie in memory, for those that are read once; see load_floats.
+template <int Count, uint32_t type>
+struct packed_floats {
+    static constexpr int bytes = Count * (type == SLUICE_F32 ? 4 : 2);
+    using word_type = std::conditional_t<bytes % 4 == 0, uint32_t, uint16_t>;
+    static constexpr int words = bytes / static_cast<int>(sizeof(word_type));
+
+    word_type word[words];
+
+    __device__ __forceinline__ void load(const void* data, int64_t index) {
+        const char* from = static_cast<const char*>(data) + index * (bytes / Count);
+        if constexpr (bytes % 16 == 0) {
+#pragma unroll
+            for (int i = 0; i < words / 4; ++i) {
+                const uint4 part = __ldcs(reinterpret_cast<const uint4*>(from) + i);
+                word[4 * i] = part.x;
+                word[4 * i + 1] = part.y;
+                word[4 * i + 2] = part.z;
+                word[4 * i + 3] = part.w;
+            }
+        } else {
+            static_assert(words == 1);
+            word[0] = *reinterpret_cast<const word_type*>(from);
+        }
+    }
+
+    __device__ __forceinline__ float at(int i) const {
+        if constexpr (type == SLUICE_F32) {
+            return __uint_as_float(word[i]);
+        } else {
+            const uint32_t bits = sizeof(word_type) == 4 ? word[i / 2] >> i % 2 * 16 : word[i];
+            if constexpr (type == SLUICE_BF16) return __uint_as_float(bits << 16);
+            return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
+        }
+    }
+};
+
 template <int Count>
 __device__ __forceinline__ void store_floats(void* data, uint32_t type, int64_t index,
                                              const float (&values)[Count]) {

@@ -144,48 +144,62 @@ __device__ __forceinline__ uint64_t tile_descriptor_along_n(uint32_t address, ui
 template <int places>
 struct warpgroup_product;
 
-#define SLUICE_WGMMA_NAMES_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define SLUICE_WGMMA_NAMES_1                                                                       \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define SLUICE_WGMMA_NAMES_2                                                                       \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define SLUICE_WGMMA_NAMES_3                                                                       \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define SLUICE_WGMMA_NAMES_4                                                                       \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define SLUICE_WGMMA_NAMES_TAIL "%64, %65, %66, %67, %68, %69, %70, %71"
-#define SLUICE_WGMMA_NAMES_5                                                                       \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define SLUICE_WGMMA_NAMES_6                                                                       \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
-#define SLUICE_WGMMA_NAMES_7                                                                       \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "   \
-    "%127"
-#define SLUICE_WGMMA_LIST_32  SLUICE_WGMMA_NAMES_0
-#define SLUICE_WGMMA_LIST_64  SLUICE_WGMMA_LIST_32 ", " SLUICE_WGMMA_NAMES_1
-#define SLUICE_WGMMA_LIST_96  SLUICE_WGMMA_LIST_64 ", " SLUICE_WGMMA_NAMES_2
-#define SLUICE_WGMMA_LIST_128 SLUICE_WGMMA_LIST_96 ", " SLUICE_WGMMA_NAMES_3
-#define SLUICE_WGMMA_LIST_144 SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_TAIL
-#define SLUICE_WGMMA_LIST_160 SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_4
-#define SLUICE_WGMMA_LIST_192 SLUICE_WGMMA_LIST_160 ", " SLUICE_WGMMA_NAMES_5
-#define SLUICE_WGMMA_LIST_224 SLUICE_WGMMA_LIST_192 ", " SLUICE_WGMMA_NAMES_6
-#define SLUICE_WGMMA_LIST_256 SLUICE_WGMMA_LIST_224 ", " SLUICE_WGMMA_NAMES_7
-#define SLUICE_WGMMA_OUT(d, i)                                                                     \
-    "+f"(d[i + 0]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]),                \
-        "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7]), "+f"(d[i + 8]), "+f"(d[i + 9]),            \
-        "+f"(d[i + 10]), "+f"(d[i + 11]), "+f"(d[i + 12]), "+f"(d[i + 13]), "+f"(d[i + 14]),       \
-        "+f"(d[i + 15])
-#define SLUICE_WGMMA_OUT_32(d)  SLUICE_WGMMA_OUT(d, 0)
-#define SLUICE_WGMMA_OUT_64(d)  SLUICE_WGMMA_OUT_32(d), SLUICE_WGMMA_OUT(d, 16)
-#define SLUICE_WGMMA_OUT_96(d)  SLUICE_WGMMA_OUT_64(d), SLUICE_WGMMA_OUT(d, 32)
-#define SLUICE_WGMMA_OUT_128(d) SLUICE_WGMMA_OUT_96(d), SLUICE_WGMMA_OUT(d, 48)
-#define SLUICE_WGMMA_OUT_144(d)                                                                    \
-    SLUICE_WGMMA_OUT_128(d), "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]),      \
-        "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
-#define SLUICE_WGMMA_OUT_160(d) SLUICE_WGMMA_OUT_128(d), SLUICE_WGMMA_OUT(d, 64)
-#define SLUICE_WGMMA_OUT_192(d) SLUICE_WGMMA_OUT_160(d), SLUICE_WGMMA_OUT(d, 80)
-#define SLUICE_WGMMA_OUT_224(d) SLUICE_WGMMA_OUT_192(d), SLUICE_WGMMA_OUT(d, 96)
-#define SLUICE_WGMMA_OUT_256(d) SLUICE_WGMMA_OUT_224(d), SLUICE_WGMMA_OUT(d, 112)
+// Four accumulators for every eight places.
+#define SLUICE_WGMMA_NAMES_0    "%0, %1, %2, %3"
+#define SLUICE_WGMMA_NAMES_1    "%4, %5, %6, %7"
+#define SLUICE_WGMMA_NAMES_2    "%8, %9, %10, %11"
+#define SLUICE_WGMMA_NAMES_3    "%12, %13, %14, %15"
+#define SLUICE_WGMMA_NAMES_4    "%16, %17, %18, %19"
+#define SLUICE_WGMMA_NAMES_5    "%20, %21, %22, %23"
+#define SLUICE_WGMMA_NAMES_6    "%24, %25, %26, %27"
+#define SLUICE_WGMMA_NAMES_7    "%28, %29, %30, %31"
+#define SLUICE_WGMMA_NAMES_8    "%32, %33, %34, %35"
+#define SLUICE_WGMMA_NAMES_9    "%36, %37, %38, %39"
+#define SLUICE_WGMMA_NAMES_10   "%40, %41, %42, %43"
+#define SLUICE_WGMMA_NAMES_11   "%44, %45, %46, %47"
+#define SLUICE_WGMMA_NAMES_12   "%48, %49, %50, %51"
+#define SLUICE_WGMMA_NAMES_13   "%52, %53, %54, %55"
+#define SLUICE_WGMMA_NAMES_14   "%56, %57, %58, %59"
+#define SLUICE_WGMMA_NAMES_15   "%60, %61, %62, %63"
+#define SLUICE_WGMMA_NAMES_16   "%64, %65, %66, %67"
+#define SLUICE_WGMMA_NAMES_17   "%68, %69, %70, %71"
+#define SLUICE_WGMMA_LIST_8     SLUICE_WGMMA_NAMES_0
+#define SLUICE_WGMMA_LIST_16    SLUICE_WGMMA_LIST_8 ", " SLUICE_WGMMA_NAMES_1
+#define SLUICE_WGMMA_LIST_24    SLUICE_WGMMA_LIST_16 ", " SLUICE_WGMMA_NAMES_2
+#define SLUICE_WGMMA_LIST_32    SLUICE_WGMMA_LIST_24 ", " SLUICE_WGMMA_NAMES_3
+#define SLUICE_WGMMA_LIST_40    SLUICE_WGMMA_LIST_32 ", " SLUICE_WGMMA_NAMES_4
+#define SLUICE_WGMMA_LIST_48    SLUICE_WGMMA_LIST_40 ", " SLUICE_WGMMA_NAMES_5
+#define SLUICE_WGMMA_LIST_56    SLUICE_WGMMA_LIST_48 ", " SLUICE_WGMMA_NAMES_6
+#define SLUICE_WGMMA_LIST_64    SLUICE_WGMMA_LIST_56 ", " SLUICE_WGMMA_NAMES_7
+#define SLUICE_WGMMA_LIST_72    SLUICE_WGMMA_LIST_64 ", " SLUICE_WGMMA_NAMES_8
+#define SLUICE_WGMMA_LIST_80    SLUICE_WGMMA_LIST_72 ", " SLUICE_WGMMA_NAMES_9
+#define SLUICE_WGMMA_LIST_88    SLUICE_WGMMA_LIST_80 ", " SLUICE_WGMMA_NAMES_10
+#define SLUICE_WGMMA_LIST_96    SLUICE_WGMMA_LIST_88 ", " SLUICE_WGMMA_NAMES_11
+#define SLUICE_WGMMA_LIST_104   SLUICE_WGMMA_LIST_96 ", " SLUICE_WGMMA_NAMES_12
+#define SLUICE_WGMMA_LIST_112   SLUICE_WGMMA_LIST_104 ", " SLUICE_WGMMA_NAMES_13
+#define SLUICE_WGMMA_LIST_120   SLUICE_WGMMA_LIST_112 ", " SLUICE_WGMMA_NAMES_14
+#define SLUICE_WGMMA_LIST_128   SLUICE_WGMMA_LIST_120 ", " SLUICE_WGMMA_NAMES_15
+#define SLUICE_WGMMA_LIST_136   SLUICE_WGMMA_LIST_128 ", " SLUICE_WGMMA_NAMES_16
+#define SLUICE_WGMMA_LIST_144   SLUICE_WGMMA_LIST_136 ", " SLUICE_WGMMA_NAMES_17
+#define SLUICE_WGMMA_OUT(d, i)  "+f"(d[i + 0]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define SLUICE_WGMMA_OUT_8(d)   SLUICE_WGMMA_OUT(d, 0)
+#define SLUICE_WGMMA_OUT_16(d)  SLUICE_WGMMA_OUT_8(d), SLUICE_WGMMA_OUT(d, 4)
+#define SLUICE_WGMMA_OUT_24(d)  SLUICE_WGMMA_OUT_16(d), SLUICE_WGMMA_OUT(d, 8)
+#define SLUICE_WGMMA_OUT_32(d)  SLUICE_WGMMA_OUT_24(d), SLUICE_WGMMA_OUT(d, 12)
+#define SLUICE_WGMMA_OUT_40(d)  SLUICE_WGMMA_OUT_32(d), SLUICE_WGMMA_OUT(d, 16)
+#define SLUICE_WGMMA_OUT_48(d)  SLUICE_WGMMA_OUT_40(d), SLUICE_WGMMA_OUT(d, 20)
+#define SLUICE_WGMMA_OUT_56(d)  SLUICE_WGMMA_OUT_48(d), SLUICE_WGMMA_OUT(d, 24)
+#define SLUICE_WGMMA_OUT_64(d)  SLUICE_WGMMA_OUT_56(d), SLUICE_WGMMA_OUT(d, 28)
+#define SLUICE_WGMMA_OUT_72(d)  SLUICE_WGMMA_OUT_64(d), SLUICE_WGMMA_OUT(d, 32)
+#define SLUICE_WGMMA_OUT_80(d)  SLUICE_WGMMA_OUT_72(d), SLUICE_WGMMA_OUT(d, 36)
+#define SLUICE_WGMMA_OUT_88(d)  SLUICE_WGMMA_OUT_80(d), SLUICE_WGMMA_OUT(d, 40)
+#define SLUICE_WGMMA_OUT_96(d)  SLUICE_WGMMA_OUT_88(d), SLUICE_WGMMA_OUT(d, 44)
+#define SLUICE_WGMMA_OUT_104(d) SLUICE_WGMMA_OUT_96(d), SLUICE_WGMMA_OUT(d, 48)
+#define SLUICE_WGMMA_OUT_112(d) SLUICE_WGMMA_OUT_104(d), SLUICE_WGMMA_OUT(d, 52)
+#define SLUICE_WGMMA_OUT_120(d) SLUICE_WGMMA_OUT_112(d), SLUICE_WGMMA_OUT(d, 56)
+#define SLUICE_WGMMA_OUT_128(d) SLUICE_WGMMA_OUT_120(d), SLUICE_WGMMA_OUT(d, 60)
+#define SLUICE_WGMMA_OUT_136(d) SLUICE_WGMMA_OUT_128(d), SLUICE_WGMMA_OUT(d, 64)
+#define SLUICE_WGMMA_OUT_144(d) SLUICE_WGMMA_OUT_136(d), SLUICE_WGMMA_OUT(d, 68)
 
 // The predicate is scale-d: the accumulators are kept. Then the signs of A and B and, for operands
 // in shared memory, whether they are transposed.
@@ -229,15 +243,20 @@ struct warpgroup_product;
         }                                                                                          \
     }
 
+SLUICE_WGMMA(16, 8, 9, 10, 11, 12, 13, 14);
 SLUICE_WGMMA(32, 16, 17, 18, 19, 20, 21, 22);
+SLUICE_WGMMA(48, 24, 25, 26, 27, 28, 29, 30);
 SLUICE_WGMMA(64, 32, 33, 34, 35, 36, 37, 38);
+SLUICE_WGMMA(72, 36, 37, 38, 39, 40, 41, 42);
+SLUICE_WGMMA(80, 40, 41, 42, 43, 44, 45, 46);
+SLUICE_WGMMA(88, 44, 45, 46, 47, 48, 49, 50);
 SLUICE_WGMMA(96, 48, 49, 50, 51, 52, 53, 54);
+SLUICE_WGMMA(104, 52, 53, 54, 55, 56, 57, 58);
+SLUICE_WGMMA(112, 56, 57, 58, 59, 60, 61, 62);
+SLUICE_WGMMA(120, 60, 61, 62, 63, 64, 65, 66);
 SLUICE_WGMMA(128, 64, 65, 66, 67, 68, 69, 70);
+SLUICE_WGMMA(136, 68, 69, 70, 71, 72, 73, 74);
 SLUICE_WGMMA(144, 72, 73, 74, 75, 76, 77, 78);
-SLUICE_WGMMA(160, 80, 81, 82, 83, 84, 85, 86);
-SLUICE_WGMMA(192, 96, 97, 98, 99, 100, 101, 102);
-SLUICE_WGMMA(224, 112, 113, 114, 115, 116, 117, 118);
-SLUICE_WGMMA(256, 128, 129, 130, 131, 132, 133, 134);
 
 #undef SLUICE_WGMMA
 #undef SLUICE_WGMMA_SHARED
