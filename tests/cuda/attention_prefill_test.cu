@@ -214,32 +214,56 @@ attention_call make_call(pool& memory, const test_case& c) {
 int multiprocessors = 1;
 int failures = 0;
 
+// Scratch memory of a launch.
+struct launch_room {
+    float* partial = nullptr;
+    int32_t* counters = nullptr;
+    launch_room(pool& memory, const attention_prefill_plan& plan)
+        : partial(
+            static_cast<float*>(memory.allocate(static_cast<int64_t>(plan.partial_floats) * 4))),
+          counters(memory.copied(std::vector<int32_t>(plan.counters, 0))) {}
+};
+
+int64_t context_of(const attention_call& call) {
+    return call.rows.block_columns * int64_t{call.rows.tokens_per_block};
+}
+
 struct named_form {
     const char* name;
     int width;
     bool has_f16;
-    std::function<void(const attention_call&, int32_t, int32_t*)> launch;
+    // What launches it with so many rows left to decoding.
+    std::function<std::function<void()>(pool&, const attention_call&, int32_t)> prepare;
 };
 
 template <typename Form>
 named_form made(const char* name) {
     return {name, Form::key_width, false,
-            [](const attention_call& call, int32_t decoded, int32_t* counter) {
-                prefill::launch_form<Form, __nv_bfloat16>(call, decoded, counter, multiprocessors,
-                                                          nullptr);
+            [](pool& memory, const attention_call& call, int32_t decoded) {
+                const attention_prefill_plan plan;
+                const launch_room room(memory, plan);
+                return [=] {
+                    prefill::launch_form<Form, __nv_bfloat16>(
+                        call, decoded, plan, room.partial, room.counters, multiprocessors, nullptr);
+                };
             }};
 }
 
 std::vector<named_form> forms(const std::string& only) {
     using prefill::form;
     std::vector<named_form> all;
-    all.push_back({"old", 0, true, [](const attention_call& call, int32_t decoded, int32_t*) {
-                       launch_attention_prefill(call, decoded, nullptr);
+    all.push_back({"old", 0, true, [](pool&, const attention_call& call, int32_t decoded) {
+                       return [=] { launch_attention_prefill(call, decoded, nullptr); };
                    }});
-    all.push_back(
-        {"new", 0, true, [](const attention_call& call, int32_t decoded, int32_t* counter) {
-             launch_attention_prefill_sm90(call, decoded, counter, multiprocessors, nullptr);
-         }});
+    all.push_back({"new", 0, true, [](pool& memory, const attention_call& call, int32_t decoded) {
+                       const auto plan =
+                           plan_attention_prefill_sm90(call, context_of(call), multiprocessors);
+                       const launch_room room(memory, plan);
+                       return [=] {
+                           launch_attention_prefill_sm90(call, decoded, plan, room.partial,
+                                                         room.counters, multiprocessors, nullptr);
+                       };
+                   }});
     // Key and value width, warpgroups, places, stages.
     all.push_back(made<form<128, 128, 3, 128, 2>>("large"));
     all.push_back(made<form<128, 128, 2, 128, 3>>("small"));
@@ -323,7 +347,6 @@ void check_case(const test_case& c, const std::string& only) {
     const int64_t count = static_cast<int64_t>(call.rows.rows) * c.heads * c.width;
     const int64_t bytes = count * (c.o_type == SLUICE_F32 ? 4 : 2);
     call.o = memory.allocate(bytes);
-    auto* counter = memory.copied(std::vector<int32_t>{0});
     std::vector<uint8_t> wanted(bytes), got(bytes), again(bytes);
     launch_attention_plain(call, nullptr);
     CHECK_CUDA(cudaMemcpy(wanted.data(), call.o, bytes, cudaMemcpyDefault));
@@ -336,9 +359,10 @@ void check_case(const test_case& c, const std::string& only) {
     for (const named_form& own : forms(only)) {
         if (own.width != 0 && (own.width != c.width || c.softcap > 0)) continue;
         if (c.type == SLUICE_F16 && !own.has_f16) continue;
+        const auto launch = own.prepare(memory, call, c.has_decoding ? call.rows.sequences : 0);
         for (auto* out : {&got, &again}) {
             CHECK_CUDA(cudaMemset(call.o, 0xFF, bytes)); // NaN in every type
-            own.launch(call, c.has_decoding ? call.rows.sequences : 0, counter);
+            launch();
             CHECK_CUDA(cudaDeviceSynchronize());
             CHECK_CUDA(cudaMemcpy(out->data(), call.o, bytes, cudaMemcpyDefault));
         }
@@ -392,6 +416,9 @@ void check_all(const std::string& only) {
     for (const int tokens : {8, 24, 32, 64, 256})
         add("blocks", {{100, 300}, {0, 61}, {20, 64}},
             [&](test_case& c) { c.tokens_per_block = tokens; });
+    add("long prefixes", {{4000, 40}, {2900, 7}, {0, 30}},
+        [](test_case& c) { c.has_sinks = true; });
+    add("one row after many", {{5000, 1}}, [](test_case&) {});
     add("40 sequences", std::vector<part>(40, part{30, 20}), [](test_case& c) { c.padding = 224; });
     for (const test_case& c : cases) check_case(c, only);
     std::printf("%zu cases\n", cases.size());
@@ -444,7 +471,7 @@ struct mla_step {
         : call(owner) {
         const int64_t context = call.rows.block_columns * int64_t{call.rows.tokens_per_block};
         plan = plan_mla_attention(call, context, multiprocessors);
-        if (expands) expanded = plan_mla_expanded(call, context);
+        if (expands) expanded = plan_mla_expanded(call, context, multiprocessors);
         if (expands && places > 0) expanded.places = std::min(expanded.places, places);
         latent_rows =
             static_cast<std::byte*>(memory.allocate(static_cast<int64_t>(plan.latent_rows_bytes)));
@@ -455,7 +482,8 @@ struct mla_step {
         CHECK_CUDA(cudaMemset(latent_rows, 0xFF, plan.latent_rows_bytes));
         partial = static_cast<float*>(
             memory.allocate(static_cast<int64_t>(plan.decode.partial_floats) * 4));
-        counters = memory.copied(std::vector<int32_t>(plan.decode.counters + 1, 0));
+        counters = memory.copied(
+            std::vector<int32_t>(plan.decode.counters + expanded.attention.counters, 0));
     }
     void launch() const {
         mla_attention_call own = call;
@@ -526,6 +554,7 @@ void check_mla() {
         "no room for the second", {{200, 100}, {400, 64}, {0, 64}}, [](test_case&) {}, 640);
     check(
         "no room", {{200, 100}, {400, 64}, {0, 64}}, [](test_case&) {}, 256);
+    check("a long prefix", {{3000, 130}, {1000, 4}}, [](test_case&) {});
     check("absent blocks", {{100, 300}, {0, 64}}, [](test_case& c) { c.has_absent_blocks = true; });
     check("70 sequences", std::vector<part>(70, part{0, 64}), [](test_case& c) { c.padding = 7; });
     std::printf("%d cases of latents\n", count);
@@ -557,7 +586,6 @@ void time_case(const test_case& c, const std::string& only) {
     pool memory;
     attention_call call = make_call(memory, c);
     call.o = memory.allocate(static_cast<int64_t>(call.rows.rows) * c.heads * c.width * 2);
-    auto* counter = memory.copied(std::vector<int32_t>{0});
     double pairs = 0; // of row and place
     for (const part& p : c.sequences)
         for (int r = 0; r < p.rows; ++r)
@@ -565,7 +593,7 @@ void time_case(const test_case& c, const std::string& only) {
     std::printf("%s:", c.name);
     for (const named_form& own : forms(only)) {
         if (own.width != 0 && own.width != c.width) continue;
-        const double time = median_microseconds([&] { own.launch(call, 0, counter); }, 15);
+        const double time = median_microseconds(own.prepare(memory, call, 0), 15);
         std::printf(" %s %.1f us %.0f;", own.name, time,
                     pairs * c.heads * c.width * 4 / time * 1e-6);
         std::fflush(stdout);
@@ -591,6 +619,9 @@ void time_all(const std::string& only) {
     time_case(c, only);
     c.name = "64 after 8128";
     c.sequences = {{8128, 64}};
+    time_case(c, only);
+    c.name = "16 after 4000";
+    c.sequences = {{4000, 16}};
     time_case(c, only);
     c.name = "16384";
     c.sequences = {{0, 16384}};

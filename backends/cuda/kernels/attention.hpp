@@ -91,8 +91,21 @@ void launch_attention_prefill(const attention_call& call, int32_t decode_rows, c
 // and no softcap.
 bool has_attention_prefill_sm90();
 bool fits_attention_prefill_sm90(const attention_call& call);
-// counter: int32, zero at first, and again after each launch.
+
+// How the places of a tile of rows are cut where there are few tiles. Fixed by the sizes of the
+// bucket.
+struct attention_prefill_plan {
+    bool has_large_tiles = false;
+    int32_t splits = 1; // at most
+
+    uint64_t partial_floats = 0; // room for results of splits
+    uint64_t counters = 1;       // int32, zero at first, and again after each launch
+};
+attention_prefill_plan plan_attention_prefill_sm90(const attention_call& call, int64_t context_max,
+                                                   int multiprocessor_count);
 void launch_attention_prefill_sm90(const attention_call& call, int32_t decode_rows,
-                                   int32_t* counter, int multiprocessor_count, cudaStream_t stream);
+                                   const attention_prefill_plan& plan, float* partial,
+                                   int32_t* counters, int multiprocessor_count,
+                                   cudaStream_t stream);
 
 } // namespace sluice::cuda

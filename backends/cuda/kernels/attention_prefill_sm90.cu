@@ -79,26 +79,32 @@ using large_form = std::conditional_t<width == 64, prefill::form<64, 64, 3, 192,
 template <int width>
 using small_form = prefill::form<width, width, 2, 128, width == 64 ? 4 : 3>;
 
-template <int width, typename Half>
-void launch_width(const attention_call& call, int32_t decode_rows, int32_t* counter,
-                  int multiprocessor_count, cudaStream_t stream) {
+template <int width>
+attention_prefill_plan plan_width(const attention_call& call, int64_t context_max,
+                                  int multiprocessor_count) {
     // Few tiles, of very different lengths, do better when they are small.
-    using large = large_form<width>;
-    const int64_t tokens = large::rows / (call.heads / call.kv_heads);
-    if (call.rows.rows / tokens * call.kv_heads >= 4 * multiprocessor_count)
-        prefill::launch_form<large, Half>(call, decode_rows, counter, multiprocessor_count, stream);
-    else
-        prefill::launch_form<small_form<width>, Half>(call, decode_rows, counter,
-                                                      multiprocessor_count, stream);
+    const int64_t tokens = large_form<width>::rows / (call.heads / call.kv_heads);
+    if (call.rows.rows / tokens * call.kv_heads >= 4 * multiprocessor_count) {
+        attention_prefill_plan plan;
+        plan.has_large_tiles = true;
+        return plan;
+    }
+    if (call.rows.window > 0) context_max = std::min<int64_t>(context_max, call.rows.window);
+    return prefill::plan_form<small_form<width>>(call.rows, call.heads, call.kv_heads, context_max,
+                                                 multiprocessor_count);
 }
 
-template <typename Half>
-void launch_for(const attention_call& call, int32_t decode_rows, int32_t* counter,
-                int multiprocessor_count, cudaStream_t stream) {
+template <typename Half, typename... Rest>
+void launch_for(const attention_call& call, int32_t decode_rows, const attention_prefill_plan& plan,
+                Rest... rest) {
     if (call.key_width == 64)
-        launch_width<64, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+        plan.has_large_tiles
+            ? prefill::launch_form<large_form<64>, Half>(call, decode_rows, plan, rest...)
+            : prefill::launch_form<small_form<64>, Half>(call, decode_rows, plan, rest...);
     else
-        launch_width<128, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+        plan.has_large_tiles
+            ? prefill::launch_form<large_form<128>, Half>(call, decode_rows, plan, rest...)
+            : prefill::launch_form<small_form<128>, Half>(call, decode_rows, plan, rest...);
 }
 
 } // namespace
@@ -120,14 +126,23 @@ bool fits_attention_prefill_sm90(const attention_call& call) {
            && call.rows.tokens_per_block % 8 == 0;
 }
 
+attention_prefill_plan plan_attention_prefill_sm90(const attention_call& call, int64_t context_max,
+                                                   int multiprocessor_count) {
+    return call.key_width == 64 ? plan_width<64>(call, context_max, multiprocessor_count)
+                                : plan_width<128>(call, context_max, multiprocessor_count);
+}
+
 void launch_attention_prefill_sm90(const attention_call& call, int32_t decode_rows,
-                                   int32_t* counter, int multiprocessor_count,
+                                   const attention_prefill_plan& plan, float* partial,
+                                   int32_t* counters, int multiprocessor_count,
                                    cudaStream_t stream) {
     if (call.rows.rows == 0) return;
     if (call.q_type == SLUICE_BF16)
-        launch_for<__nv_bfloat16>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_for<__nv_bfloat16>(call, decode_rows, plan, partial, counters, multiprocessor_count,
+                                  stream);
     else
-        launch_for<__half>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_for<__half>(call, decode_rows, plan, partial, counters, multiprocessor_count,
+                           stream);
 }
 
 } // namespace sluice::cuda

@@ -2,10 +2,11 @@
 // FlashAttention-3 (Shah et al. 2024).
 //
 // A block stays on its multiprocessor and takes tile after tile of query rows, each for the heads
-// of one kv head: row m of a tile is token m / group, head m % group. One warp has queries, keys
-// and values brought by tensor copies, box by box of the cache's blocks; each of the other
-// warpgroups multiplies 64 rows of the tile. Keys are taken from the last ones to the first, so
-// that what has to be masked comes at the beginning.
+// of one kv head: row m of a tile is token m / group, head m % group. Where there are few tiles,
+// their places are split among several blocks. One warp has queries, keys and values brought by
+// tensor copies, box by box of the cache's blocks; each of the other warpgroups multiplies 64 rows
+// of the tile. Keys are taken from the last ones to the first, so that what has to be masked comes
+// at the beginning.
 #pragma once
 
 #include "attention.cuh"
@@ -58,7 +59,9 @@ struct arguments {
     int32_t tile_tokens; // of a tile of query rows
     int32_t tiles;       // at most
     int32_t box_rows;    // places that a copy of keys or values brings: they lie in one block
-    int32_t* counter;    // of tiles taken; zero between launches
+    int32_t splits;      // of a tile's places, at most
+    float4* partial;     // what splits leave, see consumer::gathers_splits
+    int32_t* counters;   // of items taken, then of the splits of each warp's rows that are done
     // With rope_width, [sequences]: keys (but for their rotated part) and values do not lie in the
     // cache, but one place of sequence s after another from expanded_begin[s] on, up to the end of
     // the last turn. Sequences of -1 are left out.
@@ -80,10 +83,16 @@ struct tensor_maps {
 struct tile {
     tile_of_rows rows;
     int32_t kv_head;
+    int32_t unit;               // number of tile and kv head
+    int32_t split, splits;      // this one, and how many have turns
     int32_t first;              // place of the first turn
     int32_t turns;              // 0: there are no more tiles
     int32_t all_begin, all_end; // places that every row attends to
 };
+
+// Turns that a split has, but for the last one.
+inline constexpr int split_turns_min = 4;
+inline constexpr int splits_max = 32;
 
 template <int stages>
 struct barriers {
@@ -131,10 +140,14 @@ struct producer {
     const int32_t* table; // of the tile's sequence
     int32_t expanded;     // where the sequence begins, with rope_width
 
-    // Tile `item` of the launch, the longest ones first; false where there is none.
+    // Item `item` of the launch, a split of a tile, those of long tiles first; false where there is
+    // none.
     __device__ __forceinline__ bool find(int32_t item) {
         const attended_rows& rows = a.call.rows;
-        const int32_t number = a.tiles - 1 - item / a.call.kv_heads;
+        own.unit = item / a.splits;
+        own.split = item % a.splits;
+        own.kv_head = own.unit % a.call.kv_heads;
+        const int32_t number = a.tiles - 1 - own.unit / a.call.kv_heads;
         tile_of_rows found = {-1, 0, 0};
         for (int32_t from = 0; from < rows.sequences && found.sequence < 0; from += 32) {
             const int32_t s = from + lane;
@@ -166,10 +179,14 @@ struct producer {
         any_begin = min(__reduce_min_sync(0xFFFFFFFFu, any_begin), any_end);
         table = rows.block_table + static_cast<int64_t>(found.sequence) * rows.block_columns;
         own.rows = found;
-        own.kv_head = item % a.call.kv_heads;
         own.first = any_begin / a.box_rows * a.box_rows;
         // One turn at least, so that rows without places need no case of their own.
-        own.turns = max((any_end - own.first + Form::places - 1) / Form::places, 1);
+        const int turns = max((any_end - own.first + Form::places - 1) / Form::places, 1);
+        const int split_turns = max((turns + a.splits - 1) / a.splits, split_turns_min);
+        own.splits = (turns + split_turns - 1) / split_turns;
+        if (own.split >= own.splits) return false;
+        own.first += own.split * split_turns * Form::places;
+        own.turns = min(turns - own.split * split_turns, split_turns);
         own.all_begin = __reduce_max_sync(0xFFFFFFFFu, all_begin);
         own.all_end = __reduce_min_sync(0xFFFFFFFFu, all_end);
         return true;
@@ -210,7 +227,7 @@ struct producer {
 #pragma unroll
             for (int c = 0; c < chunks; ++c)
                 copy_box(target + c * Form::place_chunk, map, column + 64 * c,
-                         expanded + turn * Form::places, full);
+                         expanded + own.first + turn * Form::places, full);
         }
         __syncwarp();
     }
@@ -285,10 +302,11 @@ struct producer {
     }
 
     __device__ __forceinline__ void run() {
-        const int32_t items = a.tiles * a.call.kv_heads;
+        const int32_t items = a.tiles * a.call.kv_heads * a.splits;
         ring<Form::stages> next;
         uint32_t parity = 1; // of query_empty
-        for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items; item = next_item()) {
+        for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items;
+             item = next_item(items)) {
             if (!find(item)) continue;
             int32_t slots = slot_of_box(own.turns - 1);
             for (int turn = own.turns - 1; turn >= 0; --turn) {
@@ -321,13 +339,13 @@ struct producer {
         __syncwarp();
     }
 
-    // A block's first tile is that of its number; the others are taken as blocks come for them. The
+    // A block's first item is that of its number; the others are taken as blocks come for them. The
     // last to come has got what no other will ask for.
-    __device__ __forceinline__ int32_t next_item() {
+    __device__ __forceinline__ int32_t next_item(int32_t items) {
         int32_t taken = 0;
         if (lane == 0) {
-            taken = atomicAdd(a.counter, 1);
-            if (taken == a.tiles * a.call.kv_heads - 1) *a.counter = 0;
+            taken = atomicAdd(a.counters, 1);
+            if (taken == items - 1) *a.counters = 0;
         }
         return __shfl_sync(0xFFFFFFFFu, taken, 0) + static_cast<int32_t>(gridDim.x);
     }
@@ -429,15 +447,13 @@ struct consumer {
             for (int c = 1; c < places / 8; ++c)
                 found = fmaxf(found, fmaxf(score[4 * c + 2 * half], score[4 * c + 2 * half + 1]));
             found = maximum_in_group(found);
-            correction[half] = 1;
             // Decided by row, so that none depends on what its neighbours are. A row that has seen
             // no place yet has no maximum.
-            if ((found - maximum[half]) * factor > headroom) {
-                correction[half] = power_of_2((maximum[half] - found) * factor);
-                maximum[half] = found;
-                sum[half] *= correction[half];
-                corrects = true;
-            }
+            const bool grows = (found - maximum[half]) * factor > headroom;
+            correction[half] = grows ? power_of_2((maximum[half] - found) * factor) : 1.0f;
+            maximum[half] = grows ? found : maximum[half];
+            sum[half] *= correction[half];
+            corrects = corrects || grows;
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -517,6 +533,58 @@ struct consumer {
         }
     }
 
+    // Leaves what the warp has got for the last of the tile's splits to come, and whether this is
+    // the last, which has then added all up, in the splits' order. A lane finds what it left itself
+    // where it is in another block: partial [units, warps, splits, value_width / 8 + 1, 32 lanes],
+    // four floats each.
+    __device__ __forceinline__ bool gathers_splits() {
+        constexpr int vectors = value_width / 8, split_vectors = (vectors + 1) * 32;
+        const int unit = own.unit * 4 * Form::consumers + warpgroup * 4 + warp;
+        float4* parts = a.partial + static_cast<int64_t>(unit) * a.splits * split_vectors + lane;
+        float4* mine = parts + own.split * split_vectors;
+#pragma unroll
+        for (int i = 0; i < vectors; ++i)
+            __stcg(mine + 32 * i, float4{o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]});
+        __stcg(mine + 32 * vectors, float4{maximum[0], maximum[1], sum[0], sum[1]});
+        __threadfence();
+        __syncwarp();
+        int32_t done = 0;
+        if (lane == 0) {
+            int32_t* counter = a.counters + 1 + unit;
+            done = atomicAdd(counter, 1);
+            if (done == own.splits - 1) *counter = 0;
+        }
+        if (__shfl_sync(0xFFFFFFFFu, done, 0) < own.splits - 1) return false;
+        __threadfence();
+        maximum[0] = maximum[1] = -INFINITY;
+        for (int split = 0; split < own.splits; ++split) {
+            const float4 part = __ldcg(parts + split * split_vectors + 32 * vectors);
+            maximum[0] = fmaxf(maximum[0], part.x);
+            maximum[1] = fmaxf(maximum[1], part.y);
+        }
+        sum[0] = sum[1] = 0;
+#pragma unroll
+        for (int i = 0; i < value_width / 2; ++i) o[i] = 0;
+        for (int split = 0; split < own.splits; ++split) {
+            const float4* from = parts + split * split_vectors;
+            const float4 part = __ldcg(from + 32 * vectors);
+            const float scale[2] = {
+                part.x == -INFINITY ? 0.0f : power_of_2((part.x - maximum[0]) * factor),
+                part.y == -INFINITY ? 0.0f : power_of_2((part.y - maximum[1]) * factor)};
+            sum[0] += scale[0] * part.z;
+            sum[1] += scale[1] * part.w;
+#pragma unroll
+            for (int i = 0; i < vectors; ++i) {
+                const float4 values = __ldcg(from + 32 * i);
+                o[4 * i] += scale[0] * values.x;
+                o[4 * i + 1] += scale[0] * values.y;
+                o[4 * i + 2] += scale[1] * values.z;
+                o[4 * i + 3] += scale[1] * values.w;
+            }
+        }
+        return true;
+    }
+
     __device__ __forceinline__ void store() {
         const attention_call& call = a.call;
         const int group = call.heads / call.kv_heads;
@@ -581,7 +649,7 @@ struct consumer {
                 run_overlapped();
             else
                 run_in_order();
-            store();
+            if (own.splits == 1 || gathers_splits()) store();
         }
     }
 };
@@ -652,11 +720,39 @@ struct expanded_source {
 bool encode_maps(const arguments& a, const expanded_source& expanded, int places, int rope_width,
                  tensor_maps& maps);
 
+template <typename Form>
+attention_prefill_plan plan_form(const attended_rows& rows, int32_t heads, int32_t kv_heads,
+                                 int64_t context_max, int multiprocessor_count) {
+    attention_prefill_plan plan;
+    const int64_t units =
+        int64_t{kv_heads}
+        * tiles_at_most(rows.rows, rows.sequences, Form::rows / (heads / kv_heads));
+    const int64_t turns = (context_max + Form::places - 1) / Form::places;
+    const int64_t splits = std::min({multiprocessor_count / std::max<int64_t>(units, 1),
+                                     turns / split_turns_min, int64_t{splits_max}});
+    if (splits < 2) return plan;
+    plan.splits = static_cast<int32_t>(splits);
+    const auto warps = static_cast<uint64_t>(units) * 4 * Form::consumers;
+    plan.partial_floats =
+        warps * static_cast<uint64_t>(splits) * (Form::value_width / 8 + 1) * 32 * 4;
+    plan.counters += warps;
+    return plan;
+}
+
 template <typename Form, typename Half>
-void launch_form(const attention_call& call, int32_t decode_rows, int32_t* counter,
+void launch_form(const attention_call& call, int32_t decode_rows,
+                 const attention_prefill_plan& plan, float* partial, int32_t* counters,
                  int multiprocessor_count, cudaStream_t stream,
                  const expanded_source& expanded = {}) {
-    arguments a{call, decode_rows, 0, 0, 0, counter, expanded.expanded_begin};
+    arguments a{call,
+                decode_rows,
+                0,
+                0,
+                0,
+                plan.splits,
+                reinterpret_cast<float4*>(partial),
+                counters,
+                expanded.expanded_begin};
     a.tile_tokens = Form::rows / (call.heads / call.kv_heads);
     a.tiles = tiles_at_most(call.rows.rows, call.rows.sequences, a.tile_tokens);
     a.box_rows = std::gcd(call.rows.tokens_per_block, Form::places);
@@ -667,7 +763,7 @@ void launch_form(const attention_call& call, int32_t decode_rows, int32_t* count
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                Form::shared_bytes),
           "preparing attention of many rows");
-    const int blocks = std::min(multiprocessor_count, a.tiles * call.kv_heads);
+    const int blocks = std::min(multiprocessor_count, a.tiles * call.kv_heads * a.splits);
     kernel<<<static_cast<unsigned>(blocks), Form::threads, Form::shared_bytes, stream>>>(a, maps);
     check(cudaGetLastError(), "launching attention of many rows");
 }

@@ -81,15 +81,19 @@ struct mla_expanded_plan {
     uint64_t gathered_at = 0;  // [places, latent]
     uint64_t keys_at = 0;      // [places, heads, nope]
     uint64_t values_at = 0;    // [places, heads, value_width]
+    uint64_t partial_at = 0;   // see attention_prefill_plan
     uint64_t scratch_bytes = 0;
+
+    attention_prefill_plan attention;
 };
-mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max);
+mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max,
+                                    int multiprocessor_count);
 expanded_rows expanded_rows_of(const mla_expanded_plan& plan, const std::byte* scratch);
 void launch_mla_gather(const mla_attention_call& call, const mla_expanded_plan& plan,
                        std::byte* scratch, int multiprocessor_count, cudaStream_t stream);
-// counter: int32, zero at first, and again after each launch.
+// counters: as in attention_prefill_plan.
 void launch_mla_attention_expanded(const mla_attention_call& call, const mla_expanded_plan& plan,
-                                   std::byte* scratch, int32_t* counter, int multiprocessor_count,
+                                   std::byte* scratch, int32_t* counters, int multiprocessor_count,
                                    cudaStream_t stream);
 
 // y[row, head, j] = sum over k of x[row, head, k] w[head, j, k], for x [rows, heads, inner] of a

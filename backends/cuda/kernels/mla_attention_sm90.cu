@@ -119,7 +119,8 @@ product_call expansion(const mla_attention_call& call, const weight_view& up,
 
 } // namespace
 
-mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max) {
+mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max,
+                                    int multiprocessor_count) {
     mla_expanded_plan plan;
     if (!has_attention_prefill_sm90() || !fits_mla_attention_matrix(call) || call.nope != nope
         || call.rope != rope || call.value_width != value_width || call.latent != latent
@@ -146,6 +147,9 @@ mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t cont
     plan.gathered_at = take(count * latent * 2);
     plan.keys_at = take(count * static_cast<uint64_t>(call.heads) * nope * 2);
     plan.values_at = take(count * static_cast<uint64_t>(call.heads) * value_width * 2);
+    plan.attention = prefill::plan_form<expanded_form>(call.rows, call.heads, call.heads,
+                                                       context_max, multiprocessor_count);
+    plan.partial_at = take(plan.attention.partial_floats * sizeof(float));
     plan.scratch_bytes = at;
     if (!fits_product_many(expansion(call, call.key_up, plan, nullptr, plan.keys_at))
         || !fits_product_many(expansion(call, call.value_up, plan, nullptr, plan.values_at)))
@@ -172,7 +176,7 @@ void launch_mla_gather(const mla_attention_call& call, const mla_expanded_plan& 
 }
 
 void launch_mla_attention_expanded(const mla_attention_call& call, const mla_expanded_plan& plan,
-                                   std::byte* scratch, int32_t* counter, int multiprocessor_count,
+                                   std::byte* scratch, int32_t* counters, int multiprocessor_count,
                                    cudaStream_t stream) {
     launch_product_many(expansion(call, call.key_up, plan, scratch, plan.keys_at), true,
                         multiprocessor_count, stream);
@@ -193,12 +197,11 @@ void launch_mla_attention_expanded(const mla_attention_call& call, const mla_exp
     attention.scale = call.scale;
     const prefill::expanded_source source{call.q_pe, call.rope_keys,
                                           expanded_rows_of(plan, scratch).begin};
-    if (call.q_nope_type == SLUICE_BF16)
-        prefill::launch_form<expanded_form, __nv_bfloat16>(attention, 0, counter,
-                                                           multiprocessor_count, stream, source);
-    else
-        prefill::launch_form<expanded_form, __half>(attention, 0, counter, multiprocessor_count,
-                                                    stream, source);
+    auto* partial = reinterpret_cast<float*>(scratch + plan.partial_at);
+    const auto launch = call.q_nope_type == SLUICE_BF16
+                            ? prefill::launch_form<expanded_form, __nv_bfloat16>
+                            : prefill::launch_form<expanded_form, __half>;
+    launch(attention, 0, plan.attention, partial, counters, multiprocessor_count, stream, source);
 }
 
 } // namespace sluice::cuda

@@ -4,6 +4,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/mla_attention.hpp"
 
+#include <algorithm>
 #include <bit>
 
 namespace sluice::cuda {
@@ -94,20 +95,26 @@ class attention_step final : public step {
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
-        // The last one is for prefilling.
-        counters_ = zeroed_counters(owner.card(), plan_.counters + 1);
+        if (uses_hopper_)
+            prefill_plan_ = plan_attention_prefill_sm90(
+                call_, owner.context_max(), owner.card().properties().multiprocessor_count);
+        // Those of decoding come first.
+        counters_ = zeroed_counters(owner.card(), plan_.counters + prefill_plan_.counters);
     }
 
-    uint64_t scratch_bytes() const override { return plan_.partial_floats * sizeof(float); }
+    uint64_t scratch_bytes() const override {
+        return std::max(plan_.partial_floats, prefill_plan_.partial_floats) * sizeof(float);
+    }
 
     void launch(cudaStream_t stream) override {
         if (!uses_matrix_units_) return launch_attention_plain(call_, stream);
+        auto* partial = reinterpret_cast<float*>(owner_.scratch());
         auto* counters = counters_.as<int32_t>();
-        launch_attention_decode(call_, plan_, reinterpret_cast<float*>(owner_.scratch()), counters,
-                                stream);
+        launch_attention_decode(call_, plan_, partial, counters, stream);
         if (plan_.takes_all_rows) return;
         if (uses_hopper_)
-            launch_attention_prefill_sm90(call_, plan_.rows, counters + plan_.counters,
+            launch_attention_prefill_sm90(call_, plan_.rows, prefill_plan_, partial,
+                                          counters + plan_.counters,
                                           owner_.card().properties().multiprocessor_count, stream);
         else
             launch_attention_prefill(call_, plan_.rows, stream);
@@ -117,8 +124,9 @@ class attention_step final : public step {
     const bound& owner_;
     attention_call call_;
     bool uses_matrix_units_ = false;
-    bool uses_hopper_ = false; // Hopper's own
+    bool uses_hopper_ = false; // Hopper's own, for many rows
     attention_decode_plan plan_;
+    attention_prefill_plan prefill_plan_;
     device_memory counters_;
 };
 
@@ -176,9 +184,11 @@ class mla_attention_step final : public step {
                                    owner.card().properties().multiprocessor_count);
         if (form_ == SLUICE_MLA_FORM_ANY && owner.card().is_hopper()
             && !plan_.decode.takes_all_rows)
-            expanded_ = plan_mla_expanded(call_, owner.context_max());
-        // The last one is for the expanded form.
-        counters_ = zeroed_counters(owner.card(), plan_.decode.counters + 1);
+            expanded_ = plan_mla_expanded(call_, owner.context_max(),
+                                          owner.card().properties().multiprocessor_count);
+        // Those of decoding come first.
+        counters_ =
+            zeroed_counters(owner.card(), plan_.decode.counters + expanded_.attention.counters);
     }
 
     uint64_t scratch_bytes() const override {
