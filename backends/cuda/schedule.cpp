@@ -129,6 +129,95 @@ std::optional<std::vector<uint32_t>> find_attention_input(const plugin::program&
     return group;
 }
 
+// The size of the last axis, or 0 where it follows an extent.
+int64_t width_of(const plugin::program& program, uint32_t value) {
+    const auto& v = program.values[value];
+    const bool is_fixed = v.rank > 0 && v.shape[v.rank - 1].extent == SLUICE_EXTENT_NONE;
+    return is_fixed ? v.fixed(-1) : 0;
+}
+
+// Two slices that are all of a value's last axis.
+struct parted_value {
+    const plugin::operation* first = nullptr;
+    const plugin::operation* second = nullptr;
+    uint32_t whole = 0;
+};
+
+// Where `first` and `second` are such parts.
+std::optional<parted_value> parted_before(const plugin::program& program, const uses& known,
+                                          uint32_t first, uint32_t second) {
+    const parted_value parts{known.writer(first, SLUICE_OP_SLICE),
+                             known.writer(second, SLUICE_OP_SLICE)};
+    if (parts.first == nullptr || parts.second == nullptr
+        || parts.first->inputs[0] != parts.second->inputs[0])
+        return std::nullopt;
+    const uint32_t whole = parts.first->inputs[0];
+    const int64_t begin = width_of(program, first), rest = width_of(program, second);
+    const auto is_cut = [&](const plugin::operation& slice, int64_t at) {
+        const auto& attributes = slice.as<sluice_axis_attributes>();
+        return attributes.axis + 1 == program.values[whole].rank && attributes.begin == at;
+    };
+    if (begin == 0 || rest == 0 || begin + rest != width_of(program, whole)
+        || !is_cut(*parts.first, 0) || !is_cut(*parts.second, begin))
+        return std::nullopt;
+    return parted_value{parts.first, parts.second, whole};
+}
+
+// A norm of whole rows of a value, by a weight, that writes nothing else.
+bool is_plain_norm(const plugin::program& program, const plugin::operation& norm) {
+    return norm.as<sluice_rms_norm_attributes>().group_width == 0 && !norm.has_input(2)
+           && !norm.has_output(1) && program.values[norm.inputs[1]].kind == SLUICE_VALUE_WEIGHT;
+}
+
+std::optional<mla_input> mla_input_of(const plugin::program& program, const uses& known,
+                                      const plugin::operation& attention) {
+    if (attention.kind != SLUICE_OP_MLA_ATTENTION) return std::nullopt;
+    mla_input found;
+    found.q_rope = known.writer(attention.inputs[1], SLUICE_OP_ROPE);
+    found.write = known.writer(attention.inputs[2], SLUICE_OP_KV_WRITE);
+    if (found.q_rope == nullptr || found.write == nullptr || found.write->inputs.size() != 4)
+        return std::nullopt;
+    found.latent_norm = known.writer(found.write->inputs[2], SLUICE_OP_RMS_NORM);
+    found.k_rope = known.writer(found.write->inputs[3], SLUICE_OP_ROPE);
+    if (found.latent_norm == nullptr || found.k_rope == nullptr
+        || !is_plain_norm(program, *found.latent_norm) || !same_rope(*found.q_rope, *found.k_rope))
+        return std::nullopt;
+    const uint32_t key = found.k_rope->inputs[0];
+    const auto* one_head = known.writer(key, SLUICE_OP_RESHAPE);
+    if (one_head == nullptr) return std::nullopt;
+    const auto q = parted_before(program, known, attention.inputs[0], found.q_rope->inputs[0]);
+    const auto kv =
+        parted_before(program, known, found.latent_norm->inputs[0], one_head->inputs[0]);
+    if (!q || !kv) return std::nullopt;
+    const auto* heads = known.writer(q->whole, SLUICE_OP_RESHAPE);
+    if (heads == nullptr) return std::nullopt;
+    found.q = heads->inputs[0];
+    found.kv = kv->whole;
+    found.q_nope = q->first;
+    const auto& values = program.values;
+    if (values[found.q].rank != 2 || values[found.kv].rank != 2
+        || width_of(program, key) != width_of(program, found.q_rope->inputs[0])
+        || width_of(program, key) != width_of(program, one_head->inputs[0]))
+        return std::nullopt;
+    for (const plugin::operation* member :
+         {heads, q->first, q->second, found.q_rope, kv->first, found.latent_norm, kv->second,
+          one_head, found.k_rope, found.write})
+        found.members.push_back(member->number);
+    std::sort(found.members.begin(), found.members.end());
+    return found;
+}
+
+std::optional<std::vector<uint32_t>> find_mla_input(const plugin::program& program,
+                                                    const uses& known,
+                                                    const plugin::operation& attention) {
+    const auto found = mla_input_of(program, known, attention);
+    if (!found
+        || !known.is_closed(found->members, {found->q_nope->outputs[0], found->q_rope->outputs[0],
+                                             found->write->outputs[0]}))
+        return std::nullopt;
+    return found->members;
+}
+
 std::optional<std::vector<uint32_t>>
 find_head_input(const plugin::program& program, const uses& known, const plugin::operation& norm) {
     if (norm.kind != SLUICE_OP_RMS_NORM || !norm.has_input(2) || norm.has_output(1)
@@ -194,7 +283,8 @@ plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
     std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by where it runs
     std::vector<bool> taken(program.operations.size());
     for (const auto& operation : program.operations)
-        for (const auto find : {find_attention_input, find_head_input, find_normed_product}) {
+        for (const auto find :
+             {find_attention_input, find_mla_input, find_head_input, find_normed_product}) {
             const auto group = find(program, known, operation);
             if (!group) continue;
             if (std::any_of(group->begin(), group->end(), [&](uint32_t m) { return taken[m]; }))
@@ -223,6 +313,7 @@ std::optional<attention_input> read_attention_input(const plugin::program& progr
     if (found.write == nullptr) return std::nullopt;
     const uses known(program);
     const auto k = chain_before(program, known, found.write->inputs[2]);
+    if (!k) return std::nullopt;
     for (const uint32_t member : group) {
         const auto& operation = program.operations[member];
         if (operation.kind != SLUICE_OP_ROPE || operation.number == k->rope->number) continue;
@@ -236,6 +327,20 @@ std::optional<attention_input> read_attention_input(const plugin::program& progr
     found.k_rope = k->rope;
     found.v = found.write->inputs[3];
     return found;
+}
+
+std::optional<mla_input> read_mla_input(const plugin::program& program,
+                                        const std::vector<uint32_t>& group) {
+    const uses known(program);
+    for (const uint32_t member : group) {
+        const auto& write = program.operations[member];
+        if (write.kind != SLUICE_OP_KV_WRITE) continue;
+        for (const uint32_t reader : known.readers(write.outputs[0]))
+            if (auto found = mla_input_of(program, known, program.operations[reader]);
+                found && found->members == group)
+                return found;
+    }
+    return std::nullopt;
 }
 
 std::optional<head_input> read_head_input(const plugin::program& program,

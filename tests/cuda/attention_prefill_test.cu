@@ -484,17 +484,18 @@ struct mla_step {
             memory.allocate(static_cast<int64_t>(plan.decode.partial_floats) * 4));
         counters = memory.copied(
             std::vector<int32_t>(plan.decode.counters + expanded.attention.counters, 0));
+        call.programmatic = plan.decode.takes_all_rows;
     }
-    void launch() const {
+    void launch(cudaStream_t stream = nullptr) const {
         mla_attention_call own = call;
         if (expanded.places > 0) {
-            launch_mla_gather(call, expanded, scratch, multiprocessors, nullptr);
+            launch_mla_gather(call, expanded, scratch, multiprocessors, stream);
             own.expanded = expanded_rows_of(expanded, scratch);
         }
-        launch_mla_attention_matrix(own, plan, latent_rows, partial, counters, nullptr);
+        launch_mla_attention_matrix(own, plan, latent_rows, partial, stream);
         if (expanded.places > 0)
             launch_mla_attention_expanded(call, expanded, scratch, counters + plan.decode.counters,
-                                          multiprocessors, nullptr);
+                                          multiprocessors, stream);
     }
 };
 
@@ -557,6 +558,17 @@ void check_mla() {
     check("a long prefix", {{3000, 130}, {1000, 4}}, [](test_case&) {});
     check("absent blocks", {{100, 300}, {0, 64}}, [](test_case& c) { c.has_absent_blocks = true; });
     check("70 sequences", std::vector<part>(70, part{0, 64}), [](test_case& c) { c.padding = 7; });
+    check("one row", {{4095, 1}}, [](test_case&) {});
+    check("one row, f16, 64 heads", {{2900, 1}}, [](test_case& c) {
+        c.heads = 64;
+        c.type = c.o_type = SLUICE_F16;
+    });
+    check("five rows", {{900, 1}, {0, 1}, {63, 1}, {64, 1}, {3000, 1}}, [](test_case& c) {
+        c.has_absent_blocks = true;
+        c.o_type = SLUICE_F32;
+    });
+    check("40 rows, 128 heads", std::vector<part>(40, part{700, 1}),
+          [](test_case& c) { c.heads = 128; });
     std::printf("%d cases of latents\n", count);
 }
 
@@ -670,7 +682,7 @@ void time_mla() {
         own.expanded = expanded_rows_of(expanded.expanded, expanded.scratch);
         part_of("rest of absorbed", [&] {
             launch_mla_attention_matrix(own, expanded.plan, expanded.latent_rows, expanded.partial,
-                                        expanded.counters, nullptr);
+                                        nullptr);
         });
         part_of("products and attention", [&] {
             launch_mla_attention_expanded(call, expanded.expanded, expanded.scratch,
@@ -680,6 +692,44 @@ void time_mla() {
         std::printf("\n");
         std::fflush(stdout);
     }
+}
+
+// Launches that follow each other as in a step, from a graph.
+double microseconds_in_graph(const std::function<void(cudaStream_t)>& launch) {
+    constexpr int launches = 20;
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    CHECK_CUDA(cudaStreamCreate(&stream));
+    launch(stream);
+    CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < launches; ++i) launch(stream);
+    CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+    CHECK_CUDA(cudaGraphInstantiate(&ready, graph, 0));
+    CHECK_CUDA(cudaDeviceSynchronize());
+    const double time =
+        median_microseconds([&] { CHECK_CUDA(cudaGraphLaunch(ready, nullptr)); }, 9);
+    cudaGraphExecDestroy(ready);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+    return time / launches;
+}
+
+void time_mla_decoding() {
+    const auto time = [](int sequences, int context, int heads) {
+        test_case c{"", std::vector<part>(sequences, part{context - 1, 1})};
+        c.heads = heads;
+        pool memory;
+        mla_attention_call call = make_mla_call(memory, c);
+        call.o = memory.allocate(static_cast<int64_t>(call.rows.rows) * c.heads * latent_value_width
+                                 * 2);
+        const mla_step step(memory, call, false, 0);
+        std::printf("%d rows after %d, %d heads: %.1f us\n", sequences, context, heads,
+                    microseconds_in_graph([&](cudaStream_t stream) { step.launch(stream); }));
+    };
+    for (const int context : {60, 500, 4096, 16384}) time(1, context, 16);
+    for (const int sequences : {8, 64}) time(sequences, 4096, 16);
+    time(1, 4096, 128);
 }
 
 } // namespace
@@ -693,7 +743,10 @@ int main(int argc, char** argv) {
     if (what.empty() || what == "check") check_all(only);
     if (what.empty() || what == "time") time_all(only);
     if (what.empty() || what == "check-latents") check_mla();
-    if (what.empty() || what == "time-latents") time_mla();
+    if (what.empty() || what == "time-latents") {
+        time_mla();
+        time_mla_decoding();
+    }
     if (failures > 0) std::printf("FAIL: %d\n", failures);
     return failures == 0 ? 0 : 1;
 }

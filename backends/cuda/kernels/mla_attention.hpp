@@ -36,6 +36,10 @@ struct mla_attention_call {
     int32_t value_width = 0;
     float scale = 1;
     expanded_rows expanded;
+    // By the matrix units: launches may start while the kernel before still runs, from compute
+    // capability 9.0 on. Only where decoding takes all rows; positions, sequences and the block
+    // table are there before that kernel.
+    bool programmatic = false;
 };
 
 // Any types and widths. `is_expanded`: keys and values of each head are computed from the latents,
@@ -47,7 +51,8 @@ void launch_mla_attention_plain(const mla_attention_call& call, bool is_expanded
 // ---- By the matrix units: the absorbed form ----
 
 // Three launches: q' = W_uk^T q_nope into `latent_rows`, attention in the latents' space, whose
-// result takes the place of q' there, and o = W_uv of that.
+// result takes the place of q' there, and o = W_uv of that. Where the places of a row are split,
+// a fourth adds up their results before the last.
 
 // Whether they can run it: queries, cache and matrices of one half type, on addresses that are
 // multiples of 16 bytes, latents of 512 and rotated keys of 64 elements, nope and value_width
@@ -61,10 +66,9 @@ struct mla_attention_plan {
 };
 mla_attention_plan plan_mla_attention(const mla_attention_call& call, int64_t context_max,
                                       int multiprocessor_count);
-// partial, counters: as in attention_decode_plan.
+// partial: as in attention_decode_plan; there are no counters.
 void launch_mla_attention_matrix(const mla_attention_call& call, const mla_attention_plan& plan,
-                                 void* latent_rows, float* partial, int32_t* counters,
-                                 cudaStream_t stream);
+                                 void* latent_rows, float* partial, cudaStream_t stream);
 
 // ---- Many rows of a sequence: the expanded form ----
 
@@ -112,6 +116,8 @@ struct head_product_call {
     bool is_transposed = false;
     const int32_t* sequence_of_row = nullptr; // with `expanded`
     expanded_rows expanded;
+    // May start while the kernel before still runs, which does not write w; without `expanded`.
+    bool programmatic = false;
 };
 void launch_head_product(const head_product_call& call, cudaStream_t stream);
 

@@ -7,9 +7,9 @@
 // through shared memory in between. The running softmax is that of Milakov and Gimelshein 2018.
 #include "attention.cuh"
 #include "attention_matrix.cuh"
+#include "launch.cuh"
 #include "mla_attention.hpp"
-
-#include "../errors.hpp"
+#include "reduce.cuh"
 
 #include <algorithm>
 
@@ -39,7 +39,6 @@ struct mla_arguments {
     attention_decode_plan plan;
     void* latent_rows; // [rows, heads, latent]: q', then the result
     float* partial;
-    int32_t* counters;
     int32_t chunk_heads; // heads of a block
     int32_t head_chunks;
     int32_t tile_tokens; // rows of the step of a block's tile
@@ -70,7 +69,6 @@ struct mla_room {
     using shape = mla_shape<row_tiles>;
     tile_of_rows tile;
     int32_t any_begin, any_end; // places that any of the rows attends to
-    bool is_last;
     int32_t slots[2][tile_places];
     place_range row_places[shape::rows];
     float maximum[shape::place_groups][shape::rows]; // of the tile's scores
@@ -78,6 +76,16 @@ struct mla_room {
     float correction[shape::rows];                   // of the outputs so far
     float row_maximum[shape::rows];                  // at the end
 };
+
+// How many splits the places [0, end) of a decoding row have, and the places of one.
+struct row_splits {
+    int places;
+    int count;
+};
+__device__ __forceinline__ row_splits splits_of(int32_t end, int splits_at_most) {
+    const int places = places_of_split(end, splits_at_most, tile_places, split_places_min);
+    return {places, (end + places - 1) / places};
+}
 
 // Grid: for decoding splits, head chunks, rows; otherwise head chunks * tiles.
 template <typename Element, int row_tiles, bool is_decoding>
@@ -103,9 +111,13 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
 
     // ---- The block's rows: row m is token m / heads, head m % heads. ----
 
+    // Of the step's own inputs a decoding block finds out its places while the grid before it may
+    // still run.
+    start_next_grid();
     int32_t first_row, sequence;
     int row_count = heads;
     const auto clear = [&](int64_t row) { // of this chunk's heads
+        wait_for_grids_before();
         for (int i = thread; i < heads * latent; i += threads)
             latent_rows[(row * call.heads + first_head) * latent + i] = from_float<Element>(0.0f);
     };
@@ -149,12 +161,11 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
             if (blockIdx.x == 0) clear(first_row);
             return;
         }
-        const int split_places =
-            places_of_split(places.end, static_cast<int>(gridDim.x), tile_places, split_places_min);
-        splits = (places.end + split_places - 1) / split_places;
+        const row_splits found = splits_of(places.end, static_cast<int>(gridDim.x));
+        splits = found.count;
         if (static_cast<int>(blockIdx.x) >= splits) return;
-        begin = static_cast<int32_t>(blockIdx.x) * split_places;
-        end = min(begin + split_places, places.end);
+        begin = static_cast<int32_t>(blockIdx.x) * found.places;
+        end = min(begin + found.places, places.end);
         if (thread < shape::rows)
             room.row_places[thread] =
                 thread < row_count ? place_range{begin, end} : place_range{0, 0};
@@ -179,6 +190,15 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
         begin = min(room.any_begin, end);
     }
 
+    const auto write_slots = [&](int32_t from, int which) {
+        if (thread < tile_places) {
+            const int32_t place = from + thread;
+            room.slots[which][thread] = place < end ? slot_of(rows, table, place) : -1;
+        }
+    };
+    write_slots(begin, 0);
+    write_slots(begin + tile_places, 1);
+    wait_for_grids_before();
     for (int i = thread; i < shape::rows * chunks; i += threads) {
         const int m = i / chunks, c = i % chunks;
         const bool is_there = m < row_count;
@@ -188,12 +208,6 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
                            : static_cast<const Element*>(call.q_pe) + at * rope + 8 * c - latent;
         copy_async(queries + offset_of(m, c), from, is_there);
     }
-    const auto write_slots = [&](int32_t from, int which) {
-        if (thread < tile_places) {
-            const int32_t place = from + thread;
-            room.slots[which][thread] = place < end ? slot_of(rows, table, place) : -1;
-        }
-    };
     const auto copy_tile = [&](int which) {
         unsigned char* to = tiles + which * tile_bytes;
 #pragma unroll 3
@@ -221,9 +235,7 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
     float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
     float o[shape::output_row_tiles][group_columns / 8][4] = {};
 
-    write_slots(begin, 0);
-    write_slots(begin + tile_places, 1);
-    __syncthreads();
+    __syncthreads(); // the slots of the first two tiles are here
     if (begin < end) copy_tile(0);
     for (int32_t first = begin, turn = 0; first < end; first += tile_places, turn ^= 1) {
         copy_wait<0>();
@@ -372,6 +384,7 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
         return;
     }
     if constexpr (is_decoding) {
+        // For combine_kernel.
         constexpr int size = split_floats<shape::rows, latent>;
         const int64_t unit = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
         float* partials = a.partial + unit * gridDim.x * size;
@@ -383,15 +396,97 @@ __global__ void __launch_bounds__(mla_shape<row_tiles>::threads)
             partial[shape::rows * latent + thread] = room.row_maximum[thread];
             partial[shape::rows * (latent + 1) + thread] = whole_sum(thread);
         }
-        if (!is_last_split(a.counters + unit, splits, room.is_last)) return;
-        combine_splits<shape::rows, latent>(
-            partials, splits, row_count, threads, nullptr, [&](int row, int d, float value) {
-                latent_rows[head_row(row) * latent + d] = from_float<Element>(value);
-            });
     }
 }
 
-bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
+// Adds up what the splits of a decoding row left. A warp takes every fourth split, for four columns
+// a lane. Grid: column groups, heads, rows.
+constexpr int combine_warps = 4;
+constexpr int combined_at_once = 16; // splits of a warp that are on their way together
+
+template <typename Element>
+__global__ void __launch_bounds__(combine_warps * 32)
+    combine_kernel(const __grid_constant__ mla_arguments a, int chunk_rows) {
+    __shared__ float split_weight[splits_max];
+    __shared__ float4 warp_sum[combine_warps][32];
+    __shared__ float warp_maximum[combine_warps], warp_weight[combine_warps];
+    start_next_grid();
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    const int column = static_cast<int>(blockIdx.x) * group_columns + 4 * lane;
+    const int head = static_cast<int>(blockIdx.y), chunk_row = head % chunk_rows;
+    const attended_rows& rows = a.call.rows;
+    const attended_row own =
+        decoding_row(rows, static_cast<int32_t>(blockIdx.z), a.plan.takes_all_rows);
+    int splits = 1;
+    if (own.sequence >= 0) {
+        const place_range places =
+            places_of(rows, __ldg(rows.position + own.row), __ldg(rows.kv_length + own.sequence));
+        if (places.end > 0) splits = splits_of(places.end, a.plan.splits).count;
+    }
+    wait_for_grids_before();
+    if (splits == 1) return; // there is nothing, or the result itself
+
+    const int64_t size = int64_t{chunk_rows} * (latent + 2); // floats of a split
+    const int64_t unit = int64_t{blockIdx.z} * a.plan.head_chunks + head / chunk_rows;
+    const float* partials = a.partial + unit * a.plan.splits * size;
+    const float* from = partials + chunk_row * latent + column;
+    const float* maxima = partials + int64_t{chunk_rows} * latent + chunk_row;
+    float4 part[combined_at_once];
+    const auto load_parts = [&](int first) {
+#pragma unroll
+        for (int i = 0; i < combined_at_once; ++i) {
+            const int split = first + i * combine_warps + warp;
+            part[i] = split < splits ? *reinterpret_cast<const float4*>(from + split * size)
+                                     : float4{0, 0, 0, 0};
+        }
+    };
+    load_parts(0);
+    const float maximum = thread < splits ? maxima[thread * size] : -INFINITY;
+    const float sum = thread < splits ? maxima[thread * size + chunk_rows] : 0.0f;
+    const float of_warp = reduce_warp(maximum, larger_number{});
+    if (lane == 0) warp_maximum[warp] = of_warp;
+    __syncthreads();
+    float whole = warp_maximum[0];
+#pragma unroll
+    for (int i = 1; i < combine_warps; ++i) whole = fmaxf(whole, warp_maximum[i]);
+    const float weight = power_of_2(maximum - whole);
+    if (thread < splits) split_weight[thread] = weight;
+    const float weight_of_warp = reduce_warp(weight * sum, add_numbers{});
+    if (lane == 0) warp_weight[warp] = weight_of_warp;
+    __syncthreads();
+    float4 o{0, 0, 0, 0};
+    for (int first = 0; first < splits; first += combined_at_once * combine_warps) {
+        if (first > 0) load_parts(first);
+#pragma unroll
+        for (int i = 0; i < combined_at_once; ++i) {
+            const int split = first + i * combine_warps + warp;
+            if (split >= splits) break;
+            const float factor = split_weight[split];
+            o.x += factor * part[i].x;
+            o.y += factor * part[i].y;
+            o.z += factor * part[i].z;
+            o.w += factor * part[i].w;
+        }
+    }
+    warp_sum[warp][lane] = o;
+    __syncthreads();
+    if (warp > 0) return;
+    float weights = warp_weight[0];
+#pragma unroll
+    for (int i = 1; i < combine_warps; ++i) {
+        const float4 other = warp_sum[i][lane];
+        weights += warp_weight[i];
+        o.x += other.x;
+        o.y += other.y;
+        o.z += other.z;
+        o.w += other.w;
+    }
+    const float scale = 1.0f / weights;
+    auto* to = static_cast<Element*>(a.latent_rows)
+               + (int64_t{own.row} * a.call.heads + head) * latent + column;
+    *reinterpret_cast<uint2*>(to) = make_uint2(pack<Element>(o.x * scale, o.y * scale),
+                                               pack<Element>(o.z * scale, o.w * scale));
+}
 
 // Row tiles of a decoding block: of as many heads as there are, up to 64.
 int decode_row_tiles(const mla_attention_call& call) { return call.heads <= 16 ? 1 : 4; }
@@ -399,10 +494,6 @@ int decode_row_tiles(const mla_attention_call& call) { return call.heads <= 16 ?
 template <typename Element, int row_tiles, bool is_decoding>
 void launch(mla_arguments a, cudaStream_t stream) {
     using shape = mla_shape<row_tiles>;
-    const auto kernel = mla_attention_kernel<Element, row_tiles, is_decoding>;
-    constexpr int shared = shape::shared_bytes;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-          "preparing mla_attention");
     a.chunk_heads = std::min(a.call.heads, shape::rows);
     a.head_chunks = (a.call.heads + shape::rows - 1) / shape::rows;
     a.tile_tokens = is_decoding ? 1 : shape::rows / a.chunk_heads;
@@ -411,8 +502,15 @@ void launch(mla_arguments a, cudaStream_t stream) {
     if (is_decoding)
         grid = dim3(static_cast<unsigned>(a.plan.splits), static_cast<unsigned>(a.plan.head_chunks),
                     static_cast<unsigned>(a.plan.rows));
-    kernel<<<grid, shape::threads, shared, stream>>>(a);
+    launch_grid(mla_attention_kernel<Element, row_tiles, is_decoding>, grid, shape::threads,
+                shape::shared_bytes, stream, is_decoding && a.call.programmatic, a);
     check(cudaGetLastError(), "launching mla_attention");
+    if (!is_decoding || a.plan.splits == 1) return;
+    launch_grid(combine_kernel<Element>,
+                dim3(latent / group_columns, static_cast<unsigned>(a.call.heads),
+                     static_cast<unsigned>(a.plan.rows)),
+                combine_warps * 32, 0, stream, a.call.programmatic, a, shape::rows);
+    check(cudaGetLastError(), "combining the splits of mla_attention");
 }
 
 template <typename Element>
@@ -458,19 +556,16 @@ mla_attention_plan plan_mla_attention(const mla_attention_call& call, int64_t co
     const int64_t useful = (context_max + split_places_min - 1) / split_places_min;
     decode.splits = static_cast<int32_t>(
         std::clamp<int64_t>(std::min((blocks + units - 1) / units, useful), 1, splits_max));
-    if (decode.splits > 1) {
+    if (decode.splits > 1)
         decode.partial_floats = static_cast<uint64_t>(units) * static_cast<uint64_t>(decode.splits)
                                 * static_cast<uint64_t>(rows * (latent + 2));
-        decode.counters = static_cast<uint64_t>(units);
-    }
     plan.latent_rows_bytes =
         static_cast<uint64_t>(call.rows.rows) * static_cast<uint64_t>(call.heads) * latent * 2;
     return plan;
 }
 
 void launch_mla_attention_matrix(const mla_attention_call& call, const mla_attention_plan& plan,
-                                 void* latent_rows, float* partial, int32_t* counters,
-                                 cudaStream_t stream) {
+                                 void* latent_rows, float* partial, cudaStream_t stream) {
     if (call.rows.rows == 0) return;
     head_product_call product;
     product.x = call.q_nope;
@@ -485,9 +580,10 @@ void launch_mla_attention_matrix(const mla_attention_call& call, const mla_atten
     product.is_transposed = true;
     product.sequence_of_row = call.rows.sequence_of_row;
     product.expanded = call.expanded;
+    product.programmatic = call.programmatic;
     launch_head_product(product, stream);
 
-    const mla_arguments arguments{call, plan.decode, latent_rows, partial, counters, 0, 0, 0, 0};
+    const mla_arguments arguments{call, plan.decode, latent_rows, partial, 0, 0, 0, 0};
     if (call.q_nope_type == SLUICE_BF16)
         launch_for<__nv_bfloat16>(arguments, stream);
     else

@@ -1,17 +1,15 @@
 // The products of mla_attention that go by head: queries to the latents' space and outputs back.
 #include "attention_matrix.cuh"
+#include "launch.cuh"
 #include "mla_attention.hpp"
-
-#include "../errors.hpp"
 
 namespace sluice::cuda {
 
 namespace {
 
 constexpr int product_threads = 128;
-constexpr int tile_columns = 64; // of y
-constexpr int step_inner = 64;   // elements of the sum that are in shared memory together
-constexpr int stages = 4;
+constexpr int tile_columns = 64;      // of y
+constexpr int step_inner = 64;        // elements of the sum that are in shared memory together
 constexpr int pitch = step_inner * 2; // bytes; the same for both orders of w
 
 // Chunk c of a row lies at place c ^ (row % 8), so that 8 rows' chunks c meet no bank twice.
@@ -32,8 +30,9 @@ __device__ __forceinline__ void store_pair(const head_product_call& call, int64_
 }
 
 // warp_rows: warps side by side along the rows, the others along the columns; row_tiles: of 16
-// rows, a warp. Grid: column tiles, heads, row tiles.
-template <typename Element, bool is_transposed, int warp_rows, int row_tiles>
+// rows, a warp; stages: steps that are in shared memory or on their way. Grid: column tiles, heads,
+// row tiles.
+template <typename Element, bool is_transposed, int warp_rows, int row_tiles, int stages>
 __global__ void __launch_bounds__(product_threads)
     head_product_kernel(const __grid_constant__ head_product_call call) {
     constexpr int warp_columns = 4 / warp_rows;
@@ -55,6 +54,7 @@ __global__ void __launch_bounds__(product_threads)
     const auto* w =
         static_cast<const Element*>(call.w) + static_cast<int64_t>(head) * call.inner * call.outer;
     const int steps = call.inner / step_inner;
+    start_next_grid();
     if (call.expanded.begin != nullptr) {
         if (__ldg(call.expanded.rows_left) == 0) return;
         bool is_needed = false;
@@ -65,36 +65,47 @@ __global__ void __launch_bounds__(product_threads)
         if (!__syncthreads_or(is_needed)) return;
     }
 
-    const auto copy_step = [&](int step) {
-        if (step < steps) {
-            unsigned char* rows = head_product_room + step % stages * stage_bytes;
-            unsigned char* matrix = rows + tile_rows_here * pitch;
-            const int inner = step * step_inner;
+    const auto copy_rows = [&](int step) {
+        if (step >= steps) return;
+        unsigned char* rows = head_product_room + step % stages * stage_bytes;
 #pragma unroll
-            for (int i = thread; i < tile_rows_here * 8; i += product_threads) {
-                const int r = i / 8, c = i % 8;
-                const bool is_there = row + r < call.rows;
-                copy_async(rows + offset_of(r, c),
-                           x + (is_there ? row + r : 0) * x_stride + inner + 8 * c, is_there);
-            }
-#pragma unroll
-            for (int i = thread; i < tile_columns * 8; i += product_threads) {
-                const int r = i / 8, c = i % 8;
-                const int64_t at = is_transposed
-                                       ? static_cast<int64_t>(inner + r) * call.outer + column
-                                       : static_cast<int64_t>(column + r) * call.inner + inner;
-                copy_async(matrix + offset_of(r, c), w + at + 8 * c, true);
-            }
+        for (int i = thread; i < tile_rows_here * 8; i += product_threads) {
+            const int r = i / 8, c = i % 8;
+            const bool is_there = row + r < call.rows;
+            copy_async(rows + offset_of(r, c),
+                       x + (is_there ? row + r : 0) * x_stride + step * step_inner + 8 * c,
+                       is_there);
         }
-        copy_commit(); // an empty group too, so that the groups count the steps
+    };
+    const auto copy_matrix = [&](int step) {
+        if (step >= steps) return;
+        unsigned char* matrix =
+            head_product_room + step % stages * stage_bytes + tile_rows_here * pitch;
+        const int inner = step * step_inner;
+#pragma unroll
+        for (int i = thread; i < tile_columns * 8; i += product_threads) {
+            const int r = i / 8, c = i % 8;
+            const int64_t at = is_transposed
+                                   ? static_cast<int64_t>(inner + r) * call.outer + column
+                                   : static_cast<int64_t>(column + r) * call.inner + inner;
+            copy_async(matrix + offset_of(r, c), w + at + 8 * c, true);
+        }
     };
 
     float y[row_tiles][column_tiles][4] = {};
-    for (int step = 0; step < stages - 1; ++step) copy_step(step);
+    // The matrices need not wait for the grid before. Their copies count to the first step.
+    for (int step = 0; step < stages - 1; ++step) copy_matrix(step);
+    wait_for_grids_before();
+    for (int step = 0; step < stages - 1; ++step) {
+        copy_rows(step);
+        copy_commit(); // an empty group too, so that the groups count the steps
+    }
     for (int step = 0; step < steps; ++step) {
         copy_wait<stages - 2>();
         __syncthreads(); // this step is here, and the one before is used up
-        copy_step(step + stages - 1);
+        copy_rows(step + stages - 1);
+        copy_matrix(step + stages - 1);
+        copy_commit();
         const unsigned char* rows = head_product_room + step % stages * stage_bytes;
         const unsigned char* matrix = rows + tile_rows_here * pitch;
 #pragma unroll
@@ -137,26 +148,25 @@ __global__ void __launch_bounds__(product_threads)
         }
 }
 
-template <typename Element, bool is_transposed, int warp_rows, int row_tiles>
+template <typename Element, bool is_transposed, int warp_rows, int row_tiles, int stages>
 void launch(const head_product_call& call, cudaStream_t stream) {
     constexpr int rows = warp_rows * row_tiles * 16;
     constexpr int shared = stages * (rows + tile_columns) * pitch;
-    const auto kernel = head_product_kernel<Element, is_transposed, warp_rows, row_tiles>;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-          "preparing a product by head");
     const dim3 grid(static_cast<unsigned>(call.outer / tile_columns),
                     static_cast<unsigned>(call.heads),
-                    static_cast<unsigned>((call.rows + rows - 1) / rows));
-    kernel<<<grid, product_threads, shared, stream>>>(call);
+                    static_cast<unsigned>(divide_up(call.rows, rows)));
+    launch_grid(head_product_kernel<Element, is_transposed, warp_rows, row_tiles, stages>, grid,
+                product_threads, shared, stream, call.programmatic, call);
     check(cudaGetLastError(), "launching a product by head");
 }
 
+// Of few rows there are few blocks, each of which asks for much of its matrix at once.
 template <typename Element, bool is_transposed>
 void launch_for(const head_product_call& call, cudaStream_t stream) {
     if (call.rows <= 32)
-        launch<Element, is_transposed, 1, 1>(call, stream);
+        launch<Element, is_transposed, 1, 1, 9>(call, stream);
     else
-        launch<Element, is_transposed, 4, 2>(call, stream);
+        launch<Element, is_transposed, 4, 2, 4>(call, stream);
 }
 
 } // namespace

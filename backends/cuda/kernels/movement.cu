@@ -4,6 +4,8 @@
 #include "shape.cuh"
 #include "vectors.cuh"
 
+#include <optional>
+
 namespace sluice::cuda {
 
 namespace {
@@ -113,6 +115,30 @@ __global__ void rearrange_kernel(rearrange_call call) {
         y[i] = x[flat];
 }
 
+// Runs of `length` units that lie `x_stride` apart in x and `y_stride` in y; `count` units in all.
+constexpr int moved_at_once = 4; // units of a thread, on their way together
+template <typename Unit>
+__global__ void __launch_bounds__(flat_threads)
+    move_runs_kernel(const Unit* x, uint32_t x_stride, Unit* y, uint32_t y_stride, uint32_t length,
+                     uint32_t count) {
+    const uint32_t first = blockIdx.x * (flat_threads * moved_at_once) + threadIdx.x;
+    Unit kept[moved_at_once];
+    int64_t target[moved_at_once];
+#pragma unroll
+    for (int i = 0; i < moved_at_once; ++i) {
+        const uint32_t unit = first + i * flat_threads;
+        if (unit >= count) break;
+        const uint32_t run = unit / length, within = unit % length;
+        kept[i] = x[static_cast<int64_t>(run) * x_stride + within];
+        target[i] = static_cast<int64_t>(run) * y_stride + within;
+    }
+#pragma unroll
+    for (int i = 0; i < moved_at_once; ++i) {
+        if (first + i * flat_threads >= count) break;
+        y[target[i]] = kept[i];
+    }
+}
+
 template <int Vector>
 __global__ void cast_kernel(const void* x, uint32_t x_type, void* y, uint32_t y_type,
                             int64_t count) {
@@ -129,6 +155,65 @@ __global__ void dequantize_kernel(weight_view weight, void* x, uint32_t x_type) 
     const int64_t row = i / weight.columns;
     store_from_float(x, x_type, i,
                      load_weight(weight, row / weight.rows, row % weight.rows, i % weight.columns));
+}
+
+// A slice or a part of a concat, of sizes that are known: runs of bytes at even distances.
+struct runs_of_bytes {
+    const char* x = nullptr;
+    char* y = nullptr;
+    int64_t x_stride = 0;
+    int64_t y_stride = 0;
+    int64_t length = 0;
+    int64_t count = 0; // bytes in all
+};
+
+// Empty where axes change places or follow an extent.
+std::optional<runs_of_bytes> runs_of(const rearrange_call& call) {
+    const sized_view& walked = call.over_x ? call.x : call.y;
+    const sized_view& other = call.over_x ? call.y : call.x;
+    int64_t inner = bytes_of_element(call.x.type); // bytes of one place of the axis
+    int64_t outer = 1;
+    if (call.begin.factor != 0) return std::nullopt;
+    for (int axis = 0; axis < walked.rank; ++axis) {
+        if (call.order[axis] != axis || walked.shape[axis].factor != 0
+            || other.shape[axis].factor != 0)
+            return std::nullopt;
+        if (axis < call.axis) outer *= walked.shape[axis].base;
+        if (axis > call.axis) inner *= walked.shape[axis].base;
+    }
+    runs_of_bytes runs;
+    runs.x = static_cast<const char*>(call.x.data);
+    runs.y = static_cast<char*>(call.y.data);
+    if (call.over_x)
+        runs.y += call.begin.base * inner;
+    else
+        runs.x += call.begin.base * inner;
+    runs.x_stride = call.x.shape[call.axis].base * inner;
+    runs.y_stride = call.y.shape[call.axis].base * inner;
+    runs.length = walked.shape[call.axis].base * inner;
+    runs.count = outer * runs.length;
+    return runs;
+}
+
+// Whether they can be moved by units of so many bytes, which 32 bits count.
+bool has_units(const runs_of_bytes& runs, int64_t bytes) {
+    const auto addresses =
+        reinterpret_cast<uintptr_t>(runs.x) | reinterpret_cast<uintptr_t>(runs.y);
+    const auto sizes = static_cast<uintptr_t>(runs.x_stride | runs.y_stride | runs.length);
+    return (addresses | sizes) % static_cast<uintptr_t>(bytes) == 0
+           && std::max({runs.x_stride, runs.y_stride, runs.count}) / bytes < INT32_MAX;
+}
+
+template <typename Unit>
+void launch_move_runs(const runs_of_bytes& runs, cudaStream_t stream) {
+    constexpr int64_t bytes = sizeof(Unit);
+    const int64_t count = runs.count / bytes;
+    launch_kernel("launching the move of runs", move_runs_kernel<Unit>,
+                  dim3(static_cast<unsigned>(divide_up(count, flat_threads * moved_at_once))),
+                  dim3(flat_threads), 0, stream, reinterpret_cast<const Unit*>(runs.x),
+                  static_cast<uint32_t>(runs.x_stride / bytes), reinterpret_cast<Unit*>(runs.y),
+                  static_cast<uint32_t>(runs.y_stride / bytes),
+                  static_cast<uint32_t>(runs.length / bytes), static_cast<uint32_t>(count));
 }
 
 bool is_float(uint32_t type) {
@@ -174,6 +259,11 @@ void launch_scatter_add(const scatter_add_call& call, cudaStream_t stream) {
 
 void launch_rearrange(const rearrange_call& call, cudaStream_t stream) {
     if (call.count_bound == 0) return;
+    if (const auto runs = runs_of(call)) {
+        if (has_units(*runs, 16)) return launch_move_runs<uint4>(*runs, stream);
+        if (has_units(*runs, 4)) return launch_move_runs<uint32_t>(*runs, stream);
+        if (has_units(*runs, 2)) return launch_move_runs<uint16_t>(*runs, stream);
+    }
     by_element(call.x.type, [&](auto of) {
         launch_kernel("launching a rearrangement", rearrange_kernel<decltype(of)>,
                       flat_grid(call.count_bound), dim3(flat_threads), 0, stream, call);

@@ -4,8 +4,8 @@
 #include "launch.cuh"
 #include "matrix_unit.cuh"
 #include "reduce.cuh"
+#include "rope.cuh"
 #include "shape.cuh"
-#include "vectors.cuh"
 
 namespace sluice::cuda {
 
@@ -70,14 +70,6 @@ __device__ __forceinline__ void load_sum(const rms_norm_call& call, bool is_ther
     if (call.sum != nullptr) store_floats(call.sum, call.sum_type, target, u);
 #pragma unroll
     for (int i = 0; i < Vector; ++i) u[i] = round_to(call.sum_type, u[i]);
-}
-
-template <int Vector>
-__device__ __forceinline__ float squares_of(const float (&u)[Vector]) {
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < Vector; ++i) squares += u[i] * u[i];
-    return squares;
 }
 
 template <int Vector>
@@ -192,15 +184,6 @@ __global__ void layer_norm_kernel(layer_norm_call call) {
 
 // ---- rope ----
 
-// Cosine and sine, scaled. Apart, so that the rare long way does not take registers from the usual
-// one.
-__device__ __noinline__ float2 compute_turn(double angle, double magnitude) {
-    double sine, cosine;
-    sincos(angle, &sine, &cosine);
-    return make_float2(static_cast<float>(cosine * magnitude),
-                       static_cast<float>(sine * magnitude));
-}
-
 __global__ void rope_table_kernel(rope_view rope, float* table) {
     const int64_t half = rope.dimension / 2;
     const int64_t index = flat_index();
@@ -211,70 +194,6 @@ __global__ void rope_table_kernel(rope_view rope, float* table) {
         compute_turn(static_cast<double>(position) * rope.frequencies[pair], rope.magnitude);
     row[pair] = found.x;
     row[half + pair] = found.y;
-}
-
-// Cosines and sines of `Count` pairs from `pair` on. A negative position turns the other way.
-template <int Count>
-__device__ __forceinline__ void load_turn(const rope_view& rope, int64_t position, int64_t pair,
-                                          float (&cosine)[Count], float (&sine)[Count]) {
-    const int64_t half = rope.dimension / 2;
-    const bool back = (position < 0) != rope.inverse;
-    const int64_t distance = position < 0 ? -position : position;
-    if (distance < rope.positions) {
-        const float* row = rope.table + distance * 2 * half;
-        load_floats(row, SLUICE_F32, pair, cosine);
-        load_floats(row, SLUICE_F32, half + pair, sine);
-    } else {
-#pragma unroll
-        for (int i = 0; i < Count; ++i) {
-            const float2 found = compute_turn(
-                static_cast<double>(distance) * rope.frequencies[pair + i], rope.magnitude);
-            cosine[i] = found.x;
-            sine[i] = found.y;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < Count; ++i) sine[i] = back ? -sine[i] : sine[i];
-}
-
-template <int Vector>
-__device__ __forceinline__ void turn(float (&u)[Vector], float (&v)[Vector],
-                                     const float (&cosine)[Vector], const float (&sine)[Vector]) {
-#pragma unroll
-    for (int i = 0; i < Vector; ++i) {
-        const float turned = u[i] * cosine[i] - v[i] * sine[i];
-        v[i] = v[i] * cosine[i] + u[i] * sine[i];
-        u[i] = turned;
-    }
-}
-
-// Vector neighbouring pairs (u, v) = (x[2i], x[2i + 1]).
-template <int Vector>
-__device__ __forceinline__ void load_pairs(const void* data, uint32_t type, int64_t index,
-                                           float (&u)[Vector], float (&v)[Vector]) {
-    float low[Vector], high[Vector];
-    load_floats(data, type, index, low);
-    load_floats(data, type, index + Vector, high);
-#pragma unroll
-    for (int i = 0; i < 2 * Vector; i += 2) {
-        u[i / 2] = i < Vector ? low[i] : high[i - Vector];
-        v[i / 2] = i + 1 < Vector ? low[i + 1] : high[i + 1 - Vector];
-    }
-}
-template <int Vector>
-__device__ __forceinline__ void store_pairs(void* data, uint32_t type, int64_t index,
-                                            const float (&u)[Vector], const float (&v)[Vector]) {
-    float low[Vector], high[Vector];
-#pragma unroll
-    for (int i = 0; i < 2 * Vector; ++i) {
-        const float value = i % 2 == 0 ? u[i / 2] : v[i / 2];
-        if (i < Vector)
-            low[i] = value;
-        else
-            high[i - Vector] = value;
-    }
-    store_floats(data, type, index, low);
-    store_floats(data, type, index + Vector, high);
 }
 
 // A unit is Vector pairs, or Vector elements that are only copied. Rows here are heads.

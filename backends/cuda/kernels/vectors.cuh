@@ -126,6 +126,14 @@ __device__ __forceinline__ void store_floats(void* data, uint32_t type, int64_t 
     }
 }
 
+template <int Vector>
+__device__ __forceinline__ float squares_of(const float (&u)[Vector]) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < Vector; ++i) squares += u[i] * u[i];
+    return squares;
+}
+
 // As if stored as the type and read again.
 __device__ __forceinline__ float round_to(uint32_t type, float value) {
     if (type == SLUICE_BF16) return __bfloat162float(__float2bfloat16_rn(value));

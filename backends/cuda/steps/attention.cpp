@@ -182,6 +182,8 @@ class mla_attention_step final : public step {
         }
         plan_ = plan_mla_attention(call_, owner.context_max(),
                                    owner.card().properties().multiprocessor_count);
+        call_.programmatic =
+            plan_.decode.takes_all_rows && owner.follows_kernel() && overlaps_kernels(owner);
         if (form_ == SLUICE_MLA_FORM_ANY && owner.card().is_hopper()
             && !plan_.decode.takes_all_rows)
             expanded_ = plan_mla_expanded(call_, owner.context_max(),
@@ -209,8 +211,7 @@ class mla_attention_step final : public step {
             call.expanded = expanded_rows_of(expanded_, expanded);
         }
         launch_mla_attention_matrix(call, plan_, scratch,
-                                    reinterpret_cast<float*>(scratch + partial_offset()), counters,
-                                    stream);
+                                    reinterpret_cast<float*>(scratch + partial_offset()), stream);
         if (expands)
             launch_mla_attention_expanded(call_, expanded_, expanded,
                                           counters + plan_.decode.counters, multiprocessors,

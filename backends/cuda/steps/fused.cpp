@@ -4,6 +4,7 @@
 #include "multiply.hpp"
 #include "operands.hpp"
 
+#include "kernels/mla_input.hpp"
 #include "kernels/rows.hpp"
 
 namespace sluice::cuda {
@@ -57,6 +58,67 @@ std::unique_ptr<step> make_attention_input(const bound& owner, const attention_i
         launch_qk_norm_rope_write(call, stream);
         check(cudaGetLastError(), "launching the input of attention");
     });
+}
+
+// Steps one after the other.
+class sequential_step final : public step {
+  public:
+    sequential_step(bound& owner, const std::vector<uint32_t>& group) {
+        for (const uint32_t member : group)
+            parts_.push_back(make_step(owner, owner.source().operations[member]));
+    }
+    uint64_t scratch_bytes() const override {
+        uint64_t most = 0;
+        for (const auto& part : parts_) most = std::max(most, part->scratch_bytes());
+        return most;
+    }
+    void launch(cudaStream_t stream) override {
+        for (const auto& part : parts_) part->launch(stream);
+    }
+
+  private:
+    std::vector<std::unique_ptr<step>> parts_;
+};
+
+std::unique_ptr<step> make_mla_input(bound& owner, const mla_input& found) {
+    const auto& attributes = found.q_rope->as<sluice_rope_attributes>();
+    const auto table =
+        owner.context().tables->share(attributes, found.q_rope->table, owner.context_max());
+    const uint32_t state_value = found.write->inputs[0];
+    const uint32_t state_number = value_of(owner, state_value).state;
+    const sluice_state& state = owner.state(state_value);
+    const tensor_view q = owner.view(found.q);
+    const tensor_view kv = owner.view(found.kv);
+    const tensor_view q_nope = owner.view(found.q_nope->outputs[0]);
+    const tensor_view q_pe = owner.view(found.q_rope->outputs[0]);
+    mla_input_call call;
+    call.q = q.data;
+    call.q_type = q.type;
+    call.kv = kv.data;
+    call.kv_type = kv.type;
+    call.norm = head_norm_of(owner, found.latent_norm);
+    call.normed_type = value_of(owner, found.latent_norm->outputs[0]).type;
+    call.turned_type = value_of(owner, found.k_rope->outputs[0]).type;
+    call.turns = table->view(attributes.interleaved != 0, attributes.inverse != 0);
+    call.position = data_of<const int32_t>(owner, found.q_rope->inputs[1]);
+    call.slot = data_of<const int32_t>(owner, found.write->inputs[1]);
+    call.slots = INT64_MAX;
+    call.rows = static_cast<int32_t>(q_nope.shape[0]);
+    call.heads = static_cast<int32_t>(q_nope.shape[1]);
+    call.nope = static_cast<int32_t>(q_nope.shape[2]);
+    call.rope = static_cast<int32_t>(q_pe.shape[2]);
+    call.latent = static_cast<int32_t>(state.part_width[0]);
+    call.q_nope = q_nope.data;
+    call.q_pe = q_pe.data;
+    call.q_pe_type = q_pe.type;
+    call.latents = owner.cache().part(state_number, 0);
+    call.latent_type = state.part_type[0];
+    call.rope_keys = owner.cache().part(state_number, 1);
+    call.rope_key_type = state.part_type[1];
+    if (!fits_mla_input(call)) return std::make_unique<sequential_step>(owner, found.members);
+    // Of few rows what comes before are products of this backend's own.
+    call.programmatic = call.rows <= few_rows && owner.follows_kernel() && overlaps_kernels(owner);
+    return launching([call, table](cudaStream_t stream) { launch_mla_input(call, stream); });
 }
 
 std::unique_ptr<step> make_head_input(const bound& owner, const head_input& found) {
@@ -171,6 +233,8 @@ class normed_product_step final : public step {
 std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group) {
     if (const auto found = read_attention_input(owner.source(), group))
         return make_attention_input(owner, *found);
+    if (const auto found = read_mla_input(owner.source(), group))
+        return make_mla_input(owner, *found);
     if (const auto found = read_head_input(owner.source(), group))
         return make_head_input(owner, *found);
     if (const auto found = read_normed_product(owner.source(), group))
