@@ -238,7 +238,9 @@ std::vector<named_form> forms(const std::string& only) {
                    }});
     all.push_back(
         {"new", 0, true, [](const attention_call& call, int32_t decoded, int32_t* counter) {
-             launch_attention_prefill_sm90(call, decoded, counter, multiprocessors, nullptr);
+             launch_attention_prefill_sm90(call, decoded,
+                                           usual_prefill_tiles(call, multiprocessors), counter,
+                                           multiprocessors, nullptr);
          }});
     // Key and value width, warpgroups, places, stages.
     all.push_back(made<form<128, 128, 3, 128, 2>>("large"));

@@ -91,8 +91,13 @@ void launch_attention_prefill(const attention_call& call, int32_t decode_rows, c
 // and no softcap.
 bool has_attention_prefill_sm90();
 bool fits_attention_prefill_sm90(const attention_call& call);
+// Rows of queries that a block takes at once. Large tiles read keys and values least often; few
+// tiles, of very different lengths, do better when they are small.
+enum class prefill_tiles { large, small };
+prefill_tiles usual_prefill_tiles(const attention_call& call, int multiprocessor_count);
 // counter: int32, zero at first, and again after each launch.
 void launch_attention_prefill_sm90(const attention_call& call, int32_t decode_rows,
-                                   int32_t* counter, int multiprocessor_count, cudaStream_t stream);
+                                   prefill_tiles tiles, int32_t* counter, int multiprocessor_count,
+                                   cudaStream_t stream);
 
 } // namespace sluice::cuda

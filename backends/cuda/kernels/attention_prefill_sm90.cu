@@ -72,7 +72,7 @@ bool encode_maps(const arguments& a, const expanded_source& expanded, int places
 
 namespace {
 
-// Tiles of 192 rows, which read keys and values least often, and of 128 rows.
+// Tiles of 192 rows and of 128.
 template <int width>
 using large_form = std::conditional_t<width == 64, prefill::form<64, 64, 3, 192, 3>,
                                       prefill::form<128, 128, 3, 128, 2>>;
@@ -80,25 +80,23 @@ template <int width>
 using small_form = prefill::form<width, width, 2, 128, width == 64 ? 4 : 3>;
 
 template <int width, typename Half>
-void launch_width(const attention_call& call, int32_t decode_rows, int32_t* counter,
-                  int multiprocessor_count, cudaStream_t stream) {
-    // Few tiles, of very different lengths, do better when they are small.
-    using large = large_form<width>;
-    const int64_t tokens = large::rows / (call.heads / call.kv_heads);
-    if (call.rows.rows / tokens * call.kv_heads >= 4 * multiprocessor_count)
-        prefill::launch_form<large, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+void launch_width(const attention_call& call, int32_t decode_rows, prefill_tiles tiles,
+                  int32_t* counter, int multiprocessor_count, cudaStream_t stream) {
+    if (tiles == prefill_tiles::large)
+        prefill::launch_form<large_form<width>, Half>(call, decode_rows, counter,
+                                                      multiprocessor_count, stream);
     else
         prefill::launch_form<small_form<width>, Half>(call, decode_rows, counter,
                                                       multiprocessor_count, stream);
 }
 
 template <typename Half>
-void launch_for(const attention_call& call, int32_t decode_rows, int32_t* counter,
-                int multiprocessor_count, cudaStream_t stream) {
+void launch_for(const attention_call& call, int32_t decode_rows, prefill_tiles tiles,
+                int32_t* counter, int multiprocessor_count, cudaStream_t stream) {
     if (call.key_width == 64)
-        launch_width<64, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_width<64, Half>(call, decode_rows, tiles, counter, multiprocessor_count, stream);
     else
-        launch_width<128, Half>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_width<128, Half>(call, decode_rows, tiles, counter, multiprocessor_count, stream);
 }
 
 } // namespace
@@ -120,14 +118,22 @@ bool fits_attention_prefill_sm90(const attention_call& call) {
            && call.rows.tokens_per_block % 8 == 0;
 }
 
+prefill_tiles usual_prefill_tiles(const attention_call& call, int multiprocessor_count) {
+    const int64_t rows = call.key_width == 64 ? large_form<64>::rows : large_form<128>::rows;
+    const int64_t tokens = rows / (call.heads / call.kv_heads);
+    return call.rows.rows / tokens * call.kv_heads >= 4 * multiprocessor_count
+               ? prefill_tiles::large
+               : prefill_tiles::small;
+}
+
 void launch_attention_prefill_sm90(const attention_call& call, int32_t decode_rows,
-                                   int32_t* counter, int multiprocessor_count,
+                                   prefill_tiles tiles, int32_t* counter, int multiprocessor_count,
                                    cudaStream_t stream) {
     if (call.rows.rows == 0) return;
     if (call.q_type == SLUICE_BF16)
-        launch_for<__nv_bfloat16>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_for<__nv_bfloat16>(call, decode_rows, tiles, counter, multiprocessor_count, stream);
     else
-        launch_for<__half>(call, decode_rows, counter, multiprocessor_count, stream);
+        launch_for<__half>(call, decode_rows, tiles, counter, multiprocessor_count, stream);
 }
 
 } // namespace sluice::cuda

@@ -1,4 +1,5 @@
 // attention and mla_attention over the paged cache.
+#include "../tuning.hpp"
 #include "multiply.hpp"
 
 #include "kernels/attention.hpp"
@@ -55,6 +56,68 @@ device_memory zeroed_counters(const device& card, uint64_t count) {
     return counters;
 }
 
+// The call of a step of nothing but prompts, as few as there can be, that nothing came before, with
+// operands of the room; nothing where the bucket has no such step.
+std::optional<attention_call> rehearsed(const attention_call& call, tuning_room& room) {
+    const attended_rows& rows = call.rows;
+    const int32_t each = std::min(rows.rows, rows.block_columns * rows.tokens_per_block);
+    if (each == 0 || blocks_for(rows.rows, each) > rows.sequences) return std::nullopt;
+    std::vector<int32_t> position, sequence_of_row;
+    std::vector<int32_t> start{0}, length; // of each sequence
+    std::vector<int32_t> table(static_cast<size_t>(rows.sequences) * rows.block_columns, -1);
+    int32_t blocks = 0;
+    for (int32_t s = 0; s < rows.sequences; ++s) {
+        const int32_t count = std::min(each, rows.rows - start.back());
+        for (int32_t i = 0; i < count; ++i) {
+            position.push_back(i);
+            sequence_of_row.push_back(s);
+        }
+        for (int32_t i = 0; i < blocks_for(count, rows.tokens_per_block); ++i)
+            table[static_cast<size_t>(s) * rows.block_columns + i] = blocks++;
+        start.push_back(start.back() + count);
+        length.push_back(count);
+    }
+    attention_call result = call;
+    result.rows.position = room.copy(position);
+    result.rows.sequence_of_row = room.copy(sequence_of_row);
+    result.rows.kv_length = room.copy(length);
+    result.rows.block_table = room.copy(table);
+    result.rows.query_start = room.copy(start);
+    const int64_t slots = int64_t{blocks} * rows.tokens_per_block * call.kv_heads;
+    result.q = room.noise(call.q_type, int64_t{rows.rows} * call.heads * call.key_width);
+    result.keys = room.noise(call.key_type, slots * call.key_width);
+    result.values = room.noise(call.value_type, slots * call.value_width);
+    result.o = room.take(
+        plugin::bytes_of(call.o_type, int64_t{rows.rows} * call.heads * call.value_width));
+    return result;
+}
+
+prefill_tiles choose_prefill_tiles(const bound& owner, const attention_call& call) {
+    const int multiprocessors = owner.card().properties().multiprocessor_count;
+    const prefill_tiles usual = usual_prefill_tiles(call, multiprocessors);
+    const prefill_tiles other =
+        usual == prefill_tiles::large ? prefill_tiles::small : prefill_tiles::large;
+    std::vector<std::string> names{"large tiles", "small tiles"};
+    if (usual == prefill_tiles::small) std::swap(names[0], names[1]);
+    const tuning_key key{"attention of prompts",
+                         joined(call.q_type == SLUICE_BF16 ? "bfloat16" : "float16", ", ",
+                                heads_text(call.heads, call.kv_heads, call.key_width)),
+                         tuning_bucket(call.rows.rows)};
+    const size_t chosen = owner.context().tuning->choose(key, names, [&](tuning_room& room) {
+        const auto tried = rehearsed(call, room);
+        if (!tried) return rehearsal{};
+        auto* counter = const_cast<int32_t*>(room.copy({0}));
+        return rehearsal{
+            [=](size_t variant, cudaStream_t stream) {
+                launch_attention_prefill_sm90(*tried, 0, variant == 0 ? usual : other, counter,
+                                              multiprocessors, stream);
+            },
+            tried->q,
+            plugin::bytes_of(call.q_type, int64_t{call.rows.rows} * call.heads * call.key_width)};
+    });
+    return chosen == 0 ? usual : other;
+}
+
 class attention_step final : public step {
   public:
     attention_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
@@ -94,6 +157,7 @@ class attention_step final : public step {
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
+        if (uses_hopper_ && !plan_.takes_all_rows) tiles_ = choose_prefill_tiles(owner, call_);
         // The last one is for prefilling.
         counters_ = zeroed_counters(owner.card(), plan_.counters + 1);
     }
@@ -107,7 +171,7 @@ class attention_step final : public step {
                                 stream);
         if (plan_.takes_all_rows) return;
         if (uses_hopper_)
-            launch_attention_prefill_sm90(call_, plan_.rows, counters + plan_.counters,
+            launch_attention_prefill_sm90(call_, plan_.rows, tiles_, counters + plan_.counters,
                                           owner_.card().properties().multiprocessor_count, stream);
         else
             launch_attention_prefill(call_, plan_.rows, stream);
@@ -118,6 +182,7 @@ class attention_step final : public step {
     attention_call call_;
     bool uses_matrix_units_ = false;
     bool uses_hopper_ = false; // Hopper's own
+    prefill_tiles tiles_ = prefill_tiles::small;
     attention_decode_plan plan_;
     device_memory counters_;
 };
