@@ -2,6 +2,7 @@
 
 #include "schedule.hpp"
 #include "steps/step.hpp"
+#include "tuning.hpp"
 
 #include <cstring>
 
@@ -62,7 +63,8 @@ executable::executable(const execution_context& context, const sluice_program& p
                                      : nullptr);
     }
     std::string remark;
-    for (const auto& operation : program_.operations) claim(program, operation, remark);
+    for (const auto& operation : program_.operations)
+        claim(program, operation, *context.tuning, remark);
 }
 
 std::unique_ptr<sluice_bound> executable::bind(const plugin::extents& sizes, sluice_cache* cache,
@@ -168,7 +170,9 @@ int64_t bound::context_max() const {
     return tokens * sizes_[SLUICE_EXTENT_BLOCKS];
 }
 
+// Measures what is not known of their kernels.
 void bound::make_steps() {
+    const tuning_guard measuring(*context().tuning);
     uint64_t scratch = 0;
     for (const auto& group : compiled_.order()) {
         auto made = group.size() == 1 ? make_step(*this, source().operations[group.front()])

@@ -12,6 +12,7 @@ namespace sluice::cuda {
 class step;
 class matmul_library;
 class rope_tables;
+class tuner;
 
 // What all executables of one instance share.
 struct execution_context {
@@ -19,6 +20,7 @@ struct execution_context {
     const device* card = nullptr;
     matmul_library* library = nullptr;
     rope_tables* tables = nullptr;
+    tuner* tuning = nullptr;
     bool uses_graphs = true;
     bool takes_profile = false;
     bool fuses = true;

@@ -33,7 +33,8 @@ cudaDataType_t data_type(sluice_element_type type) {
 struct matmul_library::choice {
     cublasLtMatmulDesc_t operation = nullptr;
     cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
-    cublasLtMatmulHeuristicResult_t algorithm{};
+    cublasLtMatmulHeuristicResult_t algorithms[algorithms_max] = {}; // by falling expectation
+    int algorithm_count = 0;
     bool is_integer = false;
 
     choice(cublasLtHandle_t handle, const library_product& shape)
@@ -60,12 +61,22 @@ struct matmul_library::choice {
         const uint64_t workspace = workspace_bytes;
         cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                              &workspace, sizeof workspace);
-        int found = 0;
-        const auto status = cublasLtMatmulAlgoGetHeuristic(handle, operation, weight, x, y, y,
-                                                           preference, 1, &algorithm, &found);
+        const auto status =
+            cublasLtMatmulAlgoGetHeuristic(handle, operation, weight, x, y, y, preference,
+                                           algorithms_max, algorithms, &algorithm_count);
         cublasLtMatmulPreferenceDestroy(preference);
-        check_library(found == 0 && status == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED
-                                                                    : status,
+        check_library(algorithm_count == 0 && status == CUBLAS_STATUS_SUCCESS
+                          ? CUBLAS_STATUS_NOT_SUPPORTED
+                          : status,
+                      "choosing an algorithm");
+        // Those that cannot run come with the reason.
+        algorithm_count =
+            static_cast<int>(std::stable_partition(algorithms, algorithms + algorithm_count,
+                                                   [](const auto& each) {
+                                                       return each.state == CUBLAS_STATUS_SUCCESS;
+                                                   })
+                             - algorithms);
+        check_library(algorithm_count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS,
                       "choosing an algorithm");
     }
     ~choice() {
@@ -95,15 +106,18 @@ const matmul_library::choice& matmul_library::choose(const library_product& shap
     return *chosen;
 }
 
-void matmul_library::launch(const choice& chosen, const void* x, const void* weight, void* y,
-                            void* workspace, cudaStream_t stream) const {
+int matmul_library::algorithm_count(const choice& chosen) { return chosen.algorithm_count; }
+
+void matmul_library::launch(const choice& chosen, int algorithm, const void* x, const void* weight,
+                            void* y, void* workspace, cudaStream_t stream) const {
     const float one = 1, zero = 0;
     const int32_t whole_one = 1, whole_zero = 0;
     const void* alpha = chosen.is_integer ? static_cast<const void*>(&whole_one) : &one;
     const void* beta = chosen.is_integer ? static_cast<const void*>(&whole_zero) : &zero;
     check_library(cublasLtMatmul(handle_, chosen.operation, alpha, weight, chosen.weight, x,
-                                 chosen.x, beta, y, chosen.y, y, chosen.y, &chosen.algorithm.algo,
-                                 workspace, workspace_bytes, stream),
+                                 chosen.x, beta, y, chosen.y, y, chosen.y,
+                                 &chosen.algorithms[algorithm].algo, workspace, workspace_bytes,
+                                 stream),
                   "a product");
 }
 
@@ -132,7 +146,7 @@ double matmul_library::peak(sluice_element_type type) {
     float best_ms = 1e9f;
     for (int pass = 0; pass < 12; ++pass) {
         check(cudaEventRecord(begin, stream), "measuring the device");
-        launch(chosen, x.as(), weight.as(), y.as(), workspace.as(), stream);
+        launch(chosen, 0, x.as(), weight.as(), y.as(), workspace.as(), stream);
         check(cudaEventRecord(end, stream), "measuring the device");
         check(cudaEventSynchronize(end), "measuring the device");
         float elapsed_ms = 0;

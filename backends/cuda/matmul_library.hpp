@@ -17,7 +17,7 @@ struct library_product {
     auto operator<=>(const library_product&) const = default;
 };
 
-// Thread-safe. Algorithms are chosen once for each shape.
+// Thread-safe. Algorithms are looked up once for each shape.
 class matmul_library {
   public:
     explicit matmul_library(const device& owner);
@@ -27,13 +27,17 @@ class matmul_library {
 
     static constexpr uint64_t workspace_bytes = uint64_t{32} << 20;
 
-    // A chosen algorithm with its descriptors, owned by the library.
+    static constexpr int algorithms_max = 6;
+
+    // A shape's descriptors and algorithms, owned by the library.
     struct choice;
     // Throws SLUICE_UNSUPPORTED where cuBLASLt has none.
     const choice& choose(const library_product& shape);
+    // At least one; the first is cuBLASLt's own choice.
+    static int algorithm_count(const choice& chosen);
     // workspace: [workspace_bytes] on the device, for this launch alone.
-    void launch(const choice& chosen, const void* x, const void* weight, void* y, void* workspace,
-                cudaStream_t stream) const;
+    void launch(const choice& chosen, int algorithm, const void* x, const void* weight, void* y,
+                void* workspace, cudaStream_t stream) const;
 
     // Operations a second of a large product, for `measure`.
     double peak(sluice_element_type type);

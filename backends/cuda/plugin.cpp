@@ -3,6 +3,7 @@
 #include "measure.hpp"
 #include "rope_tables.hpp"
 #include "steps/step.hpp"
+#include "tuning.hpp"
 
 #include <cstring>
 
@@ -31,6 +32,15 @@ class cuda_backend final : public plugin::backend {
                           "auto", {"auto", "sm_80"})
                     .boolean("graphs", "capture each size of step into a CUDA graph", true)
                     .boolean("fusion", "run neighbouring operations in one kernel", true)
+                    .text("tuning",
+                          "kernels for each size of step: as measured on this card (what is not "
+                          "known is measured when a size is prepared), as measured before, or by "
+                          "rules of thumb",
+                          "measure", {"measure", "cached", "off"})
+                    .path("tuning_cache",
+                          "folder for what was measured; \"\": kept nowhere; by default "
+                          "sluice/cuda in $XDG_CACHE_HOME or ~/.cache",
+                          "")
                     .boolean(
                         "profile",
                         "take the time of each operation, which keeps kernels from overlapping",
@@ -71,6 +81,13 @@ class cuda_backend final : public plugin::backend {
                                    .takes_profile = settings.boolean("profile"),
                                    .fuses = settings.boolean("fusion")} {
         if (settings.text("instruction_set") == "sm_80") card_.forbid_hopper();
+        const auto folder = settings.given("tuning_cache")
+                                ? std::filesystem::path(settings.path("tuning_cache"))
+                                : cuda::default_tuning_folder();
+        tuning_ = std::make_unique<cuda::tuner>(
+            card_, host, cuda::tuning_mode_named(settings.text("tuning")), folder,
+            card_.is_hopper() ? "sm90a" : "sm80", cublasLtGetVersion());
+        context_.tuning = tuning_.get();
     }
 
     void properties(sluice_backend_properties& found) const override {
@@ -84,7 +101,7 @@ class cuda_backend final : public plugin::backend {
 
     std::string claim(const sluice_program& program, const plugin::operation& which,
                       std::string& remark) const override {
-        return cuda::claim(program, which, remark);
+        return cuda::claim(program, which, *tuning_, remark);
     }
 
     uint64_t weight_size(const sluice_weight_source& source, uint32_t roles) const override {
@@ -206,6 +223,7 @@ class cuda_backend final : public plugin::backend {
     cuda::pinned_memory transfer_;
     mutable std::mutex transfer_mutex_;
     cuda::rope_tables tables_;
+    std::unique_ptr<cuda::tuner> tuning_;
     cuda::execution_context context_;
 };
 

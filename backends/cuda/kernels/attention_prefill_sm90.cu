@@ -72,7 +72,7 @@ bool encode_maps(const arguments& a, const expanded_source& expanded, int places
 
 namespace {
 
-// Tiles of 192 rows, which read keys and values least often, and of 128 rows.
+// Tiles of 192 rows and of 128.
 template <int width>
 using large_form = std::conditional_t<width == 64, prefill::form<64, 64, 3, 192, 3>,
                                       prefill::form<128, 128, 3, 128, 2>>;

@@ -24,6 +24,16 @@ __global__ void __launch_bounds__(read_threads)
     if (seen == 0xdeadbeefu) *sink = 1.0f;
 }
 
+__global__ void __launch_bounds__(read_threads)
+    read_kept_kernel(const uint4* data, int64_t count, float* sink) {
+    uint32_t seen = 0;
+    const int64_t stride = static_cast<int64_t>(gridDim.x) * read_threads;
+    for (int64_t at = static_cast<int64_t>(blockIdx.x) * read_threads + threadIdx.x; at < count;
+         at += stride)
+        seen |= __ldcg(data + at).x;
+    if (seen == 0xdeadbeefu) *sink = 1.0f;
+}
+
 constexpr int work_threads = 256;
 constexpr int work_blocks = 8; // a multiprocessor
 constexpr int work_chains = 16;
@@ -47,6 +57,13 @@ __global__ void __launch_bounds__(work_threads) f32_kernel(float* sink, float fa
 void launch_read(const void* data, int64_t size_bytes, int multiprocessor_count, float* sink,
                  cudaStream_t stream) {
     read_kernel<<<multiprocessor_count * 4, read_threads, 0, stream>>>(
+        static_cast<const uint4*>(data), size_bytes / 16, sink);
+}
+
+void launch_read_kept(const void* data, int64_t size_bytes, int multiprocessor_count, float* sink,
+                      cudaStream_t stream) {
+    if (size_bytes < 16) return;
+    read_kept_kernel<<<multiprocessor_count * 4, read_threads, 0, stream>>>(
         static_cast<const uint4*>(data), size_bytes / 16, sink);
 }
 

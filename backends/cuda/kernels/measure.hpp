@@ -12,6 +12,11 @@ namespace sluice::cuda {
 void launch_read(const void* data, int64_t size_bytes, int multiprocessor_count, float* sink,
                  cudaStream_t stream);
 
+// The same in the ordinary way: the L2 cache then holds what was read last, in place of what it
+// held.
+void launch_read_kept(const void* data, int64_t size_bytes, int multiprocessor_count, float* sink,
+                      cudaStream_t stream);
+
 // float32 multiply-adds on all cores; returns how many operations one launch does.
 double launch_f32_work(int multiprocessor_count, float* sink, cudaStream_t stream);
 

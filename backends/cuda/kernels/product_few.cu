@@ -56,13 +56,12 @@ bool fits_more(const few_call& call) {
     });
 }
 
-} // namespace
-
-int few_warps(int units, int per_warp) {
-    const int wanted = std::clamp(units / per_warp, 1, few_warps_max);
-    // As many as have something to do when all have the same.
-    return ceil_divide(units, ceil_divide(units, wanted));
+// As many as have something to do when all have the same.
+int few_warps(int units, int wanted) {
+    return ceil_divide(units, ceil_divide(units, std::clamp(wanted, 1, few_warps_max)));
 }
+
+} // namespace
 
 bool fits_few_weight(const weight_view& w, uint32_t x_type) {
     return is_half(x_type) && fits_weight(w, x_type);
@@ -123,7 +122,7 @@ few_plan plan_few(const few_call& call) {
     const auto depth = [&] { return few_depth(bits, given.slots <= 8 ? 1 : 2, streams); };
     const size_t room = std::max(shared_bytes_least, static_cast<size_t>(call.shared_bytes_max))
                         - shared_bytes_aside;
-    int warps = few_warps(given.shape.units, 4);
+    int warps = few_warps(given.shape.units, call.warps > 0 ? call.warps : given.shape.units / 4);
     const auto area_bytes = [&](int units) {
         const int pitch = bits == 16 ? x_pitch<16>(units) : x_pitch<4>(units);
         return static_cast<size_t>(16 + given.slots * pitch);
@@ -165,6 +164,19 @@ few_plan plan_few(const few_call& call) {
     const dim3 grid(static_cast<unsigned>(ceil_divide(given.row_tiles, each)),
                     static_cast<unsigned>(across));
     return {given, grid, warps, shared_bytes, bits, tiles, streams};
+}
+
+std::vector<int32_t> few_warp_counts(const few_call& call) {
+    std::vector<int32_t> counts, found;
+    for (const int32_t wanted : {0, 2, 3, 4, 6, 8, 12, 16}) {
+        few_call asked = call;
+        asked.warps = wanted;
+        const int32_t warps = plan_few(asked).warps; // fewer where memory is short
+        if (std::find(found.begin(), found.end(), warps) != found.end()) continue;
+        found.push_back(warps);
+        counts.push_back(wanted == 0 ? warps : wanted);
+    }
+    return counts;
 }
 
 void launch_product_few(const few_call& call, cudaStream_t stream) {

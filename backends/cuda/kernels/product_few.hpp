@@ -6,6 +6,8 @@
 #include "product.hpp"
 #include "route.hpp"
 
+#include <vector>
+
 namespace sluice::cuda {
 
 // An rms_norm over whole rows that makes x: u = residual + addend,
@@ -54,6 +56,7 @@ struct few_call {
     int32_t map_size = 0;
     int32_t multiprocessor_count = 0;
     int32_t shared_bytes_max = 0; // that a block may have; 0: what every card has
+    int32_t warps = 0; // of a block, which share the columns; 0: as many as get four units of 64
     // Start while the kernel before still runs: weights are asked for before its results are there.
     // From compute capability 9.0 on.
     bool programmatic = false;
@@ -64,6 +67,8 @@ struct few_call {
 // half type, or int8 tiles; columns a multiple of 64, rows of 16.
 bool fits_product_few(const few_call& call);
 void launch_product_few(const few_call& call, cudaStream_t stream);
+// Numbers of warps that make a difference; the first is that of `warps` = 0.
+std::vector<int32_t> few_warp_counts(const few_call& call);
 
 // The router's product and the routing in one launch: the block that ends last routes. few.product
 // is dense, of float weights of up to few_norm_columns columns, without gating, with y float32: the
@@ -95,10 +100,13 @@ struct few_combine_call {
     uint32_t identity_type = 0;
     void* y = nullptr; // [rows, rows of matrix]
     uint32_t y_type = 0;
+    int32_t parts = 0; // that a choice's columns are cut into, one for a warp; 0: by rule
     // As above; then index must have been there before the kernel that writes x started.
     bool programmatic = false;
 };
 bool fits_product_few_combine(const few_combine_call& call);
 void launch_product_few_combine(const few_combine_call& call, cudaStream_t stream);
+// Values of `parts` that make a difference; the first is the rule's.
+std::vector<int32_t> few_combine_part_counts(const few_combine_call& call);
 
 } // namespace sluice::cuda

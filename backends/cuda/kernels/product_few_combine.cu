@@ -171,10 +171,25 @@ void launch_combine(const combine_arguments& given, int warps, size_t shared_byt
                     given.call.programmatic, given);
 }
 
+// A warp for each piece as far as they go round, with four units at least. Of one row all blocks
+// run at once, so they may be large; more rows want blocks that take turns.
+int usual_parts(const few_combine_call& call) {
+    return std::clamp((call.rows == 1 ? warps_max : warps_max / 2) / call.choice_count, 1,
+                      std::max(1, unit_shape_of(call.matrix).units / 4));
+}
+
 } // namespace
 
 bool fits_product_few_combine(const few_combine_call& call) {
     return fits_few_weight(call.matrix, call.x_type) && call.choice_count <= choices_max;
+}
+
+std::vector<int32_t> few_combine_part_counts(const few_combine_call& call) {
+    std::vector<int32_t> counts{usual_parts(call)};
+    const int most = std::max(1, unit_shape_of(call.matrix).units / 2);
+    for (const int parts : {1, 2, 3, 4, 6, 8})
+        if (parts <= most && parts != counts[0]) counts.push_back(parts);
+    return counts;
 }
 
 void launch_product_few_combine(const few_combine_call& call, cudaStream_t stream) {
@@ -183,10 +198,7 @@ void launch_product_few_combine(const few_combine_call& call, cudaStream_t strea
     given.call = call;
     given.shape = unit_shape_of(call.matrix);
     given.row_tiles = static_cast<int32_t>(call.matrix.rows / 16);
-    // A warp for each piece as far as they go round, with four units at least. Of one row all
-    // blocks run at once, so they may be large; more rows want blocks that take turns.
-    given.parts = std::clamp((call.rows == 1 ? warps_max : warps_max / 2) / call.choice_count, 1,
-                             std::max(1, given.shape.units / 4));
+    given.parts = call.parts > 0 ? call.parts : usual_parts(call);
     const int warps = std::min(warps_max, call.choice_count * given.parts);
     const int bits = call.matrix.storage == weight_storage::int4
                          ? 4

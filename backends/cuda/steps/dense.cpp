@@ -44,8 +44,8 @@ class bias_operand {
 
 class product_step final : public step {
   public:
-    product_step(const bound& owner, product_call call, uint32_t bias, bool is_plain)
-        : owner_(owner), call_(call), bias_(owner, bias), is_plain_(is_plain),
+    product_step(const bound& owner, product_call call, uint32_t bias, product_choice choice)
+        : owner_(owner), call_(call), bias_(owner, bias), choice_(choice),
           follows_kernel_(owner.follows_kernel() || bias_.is_widened()) {
         call_.bias = bias_.values();
     }
@@ -53,47 +53,37 @@ class product_step final : public step {
     void launch(cudaStream_t stream) override {
         if (call_.places == 0) return;
         bias_.widen(stream);
-        if (!is_plain_) return multiply(owner_, call_, follows_kernel_, stream);
-        launch_product_plain(call_, stream);
-        check(cudaGetLastError(), "multiplying by a weight");
+        multiply(owner_, call_, choice_, follows_kernel_, stream);
     }
 
   private:
     const bound& owner_;
     product_call call_;
     bias_operand bias_;
-    bool is_plain_; // writes the places that no matrix owns, which the others leave
+    product_choice choice_;
     bool follows_kernel_;
 };
 
-// Half-precision weights of many rows.
+// Half-precision weights, mostly of many rows.
 class library_step final : public step {
   public:
-    library_step(const bound& owner, const product_call& call)
-        : owner_(owner), call_(call),
+    library_step(const bound& owner, const product_call& call, int algorithm)
+        : owner_(owner), call_(call), algorithm_(algorithm),
           chosen_(owner.context().library->choose(
               {call.places, call.weight.rows, call.weight.columns, call.x_type, call.y_type})) {}
 
     uint64_t scratch_bytes() const override { return matmul_library::workspace_bytes; }
     void launch(cudaStream_t stream) override {
-        owner_.context().library->launch(chosen_, call_.x, call_.weight.data, call_.y,
+        owner_.context().library->launch(chosen_, algorithm_, call_.x, call_.weight.data, call_.y,
                                          owner_.scratch(), stream);
     }
 
   private:
     const bound& owner_;
     product_call call_;
+    int algorithm_;
     const matmul_library::choice& chosen_;
 };
-
-bool fits_library(const product_call& call) {
-    const bool same_type =
-        (call.x_type == SLUICE_BF16 && call.weight.storage == weight_storage::bfloat16)
-        || (call.x_type == SLUICE_F16 && call.weight.storage == weight_storage::float16);
-    return same_type && call.places > few_rows
-           && (call.y_type == call.x_type || call.y_type == SLUICE_F32)
-           && call.weight.columns % 8 == 0 && call.weight.rows % 8 == 0;
-}
 
 } // namespace
 
@@ -121,9 +111,11 @@ product_call linear_call(const bound& owner, const plugin::operation& operation)
 std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation) {
     if (operation.kind == SLUICE_OP_LINEAR) {
         const auto call = linear_call(owner, operation);
-        if (!operation.has_input(2) && fits_library(call))
-            return std::make_unique<library_step>(owner, call);
-        return std::make_unique<product_step>(owner, call, operation.input(2), false);
+        const auto choice =
+            choose_product(owner, call, row_order::dense, 1, !operation.has_input(2));
+        if (choice.form == product_choice::product_form::library)
+            return std::make_unique<library_step>(owner, call, choice.algorithm);
+        return std::make_unique<product_step>(owner, call, operation.input(2), choice);
     }
     const auto x = owner.view(operation.inputs[0]);
     const auto y = owner.view(operation.outputs[0]);
@@ -135,7 +127,8 @@ std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operatio
     call.weight = owner.weight(operation.inputs[2]).view;
     call.y = y.data;
     call.y_type = y.type;
-    return std::make_unique<product_step>(owner, call, operation.input(3), true);
+    // The plain form writes the places that no matrix owns, which the others leave.
+    return std::make_unique<product_step>(owner, call, operation.input(3), product_choice{});
 }
 
 } // namespace sluice::cuda

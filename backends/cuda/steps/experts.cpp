@@ -82,6 +82,8 @@ class gated_mlp_step final : public step {
         out_.weight = owner.weight(operation.inputs[3]).view;
         out_.y = y.data;
         out_.y_type = y.type;
+        in_choice_ = choose_product(owner, in_);
+        out_choice_ = choose_product(owner, out_);
     }
 
     uint64_t scratch_bytes() const override {
@@ -91,14 +93,16 @@ class gated_mlp_step final : public step {
     void launch(cudaStream_t stream) override {
         in_.y = owner_.scratch();
         out_.x = owner_.scratch();
-        multiply(owner_, in_, false, stream);
-        multiply(owner_, out_, true, stream);
+        multiply(owner_, in_, in_choice_, false, stream);
+        multiply(owner_, out_, out_choice_, true, stream);
     }
 
   private:
     bound& owner_;
     product_call in_;
     product_call out_;
+    product_choice in_choice_;
+    product_choice out_choice_;
 };
 
 // Rows sorted by expert, both products over all experts at once, and the weighted sum; of few
@@ -158,6 +162,14 @@ class moe_ffn_step final : public step {
         }
         is_few_ = total_ <= few_choices && fits_product_few(few_in())
                   && fits_product_few_combine(few_out());
+        if (is_few_) {
+            in_choice_.warps = choose_few_warps(owner, few_in());
+            combine_parts_ = choose_few_combine_parts(owner, few_out());
+        } else {
+            in_.input_scale = sort_.weight;
+            in_choice_ = choose_product(owner, in_, row_order::gathered, sort_.choice_count);
+            out_choice_ = choose_product(owner, out_, row_order::sorted, sort_.choice_count);
+        }
     }
 
     uint64_t scratch_bytes() const override {
@@ -175,8 +187,8 @@ class moe_ffn_step final : public step {
         }
         launch_expert_sort(sort_, stream);
         check(cudaGetLastError(), "sorting rows by expert");
-        multiply(owner_, in_, true, stream);
-        multiply(owner_, out_, true, stream);
+        multiply(owner_, in_, in_choice_, true, stream);
+        multiply(owner_, out_, out_choice_, true, stream);
         if (out_.y_type == SLUICE_F32)
             launch_expert_combine(combine_, stream);
         else
@@ -195,6 +207,7 @@ class moe_ffn_step final : public step {
         few.choice_count = sort_.choice_count;
         few.map = sort_.map;
         few.map_size = sort_.map_size;
+        few.warps = in_choice_.warps;
         return few;
     }
     few_combine_call few_out() const {
@@ -215,6 +228,7 @@ class moe_ffn_step final : public step {
         few.identity_type = combine_.x_type;
         few.y = combine_.y;
         few.y_type = combine_.y_type;
+        few.parts = combine_parts_;
         few.programmatic = overlaps_kernels(owner_);
         return few;
     }
@@ -251,6 +265,8 @@ class moe_ffn_step final : public step {
         in_.offset = sort_.offset;
         in_.row = sort_.row;
         in_.input_scale = sort_.sorted_weight;
+        if (in_choice_.copies == operand_copies::tensor)
+            in_.gathered = pieces.take_elements(in_.x_type, total_ * in_.weight.columns);
         in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
         out_.offset = sort_.offset;
         out_.x = in_.y;
@@ -265,6 +281,9 @@ class moe_ffn_step final : public step {
     expert_sort_call sort_;
     product_call in_;
     product_call out_;
+    product_choice in_choice_;
+    product_choice out_choice_;
+    int32_t combine_parts_ = 0;
     expert_combine_call combine_;
 };
 

@@ -170,6 +170,7 @@ class normed_product_step final : public step {
             if (!fits_ || (linear != found.linears.front() && !takes_along(*linear)))
                 parts_.push_back(make_step(owner, *linear));
         if (!fits_ && found.route != nullptr) parts_.push_back(make_step(owner, *found.route));
+        if (fits_ && !route_) few_.warps = choose_few_warps(owner, few_);
     }
 
     uint64_t scratch_bytes() const override {

@@ -1,5 +1,7 @@
 #include "step.hpp"
 
+#include "../tuning.hpp"
+
 namespace sluice::cuda {
 
 namespace {
@@ -26,14 +28,43 @@ const family& family_of(const plugin::operation& operation, const value_reader& 
                  " has no kernel in this backend");
 }
 
+// What an operation multiplies by or attends with, as tuning_key::operands says it.
+std::vector<std::string> tuned_shapes(const plugin::operation& operation,
+                                      const value_reader& values) {
+    if (operation.kind == SLUICE_OP_ATTENTION) {
+        const plugin::value q = values(operation.inputs[0]);
+        return {heads_text(q.fixed(1), operation.as<sluice_attention_attributes>().kv_heads,
+                           q.fixed(2))};
+    }
+    size_t first = 1, last = 1;
+    if (operation.kind == SLUICE_OP_GATED_MLP)
+        last = 3;
+    else if (operation.kind == SLUICE_OP_MOE_FFN)
+        first = 4, last = 6;
+    else if (operation.kind != SLUICE_OP_LINEAR)
+        return {};
+    std::vector<std::string> shapes;
+    for (size_t i = first; i <= last; ++i) {
+        if (!operation.has_input(i)) continue;
+        const plugin::value v = values(operation.inputs[i]);
+        if (v.kind != SLUICE_VALUE_WEIGHT || v.rank < 2) continue;
+        auto shape = shape_text(v.rank > 2 ? v.fixed(0) : 1, v.fixed(-2), v.fixed(-1));
+        if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end())
+            shapes.push_back(std::move(shape));
+    }
+    return shapes;
+}
+
 } // namespace
 
-std::string claim(const sluice_program& program, const plugin::operation& operation, std::string&) {
+std::string claim(const sluice_program& program, const plugin::operation& operation,
+                  const tuner& tuning, std::string& remark) {
     const value_reader values = [&](uint32_t number) {
         return plugin::read_value(program, number);
     };
     std::string kernel;
     family_of(operation, values, kernel);
+    remark = tuning.remark(tuned_shapes(operation, values));
     return kernel;
 }
 

@@ -23,9 +23,9 @@ class step {
 using value_reader = std::function<plugin::value(uint32_t number)>;
 
 // The kernel's name for `explain`; throws SLUICE_UNSUPPORTED with the reason where nothing here can
-// run the operation. May write a remark.
+// run the operation. `remark`: what was measured of its kernels.
 std::string claim(const sluice_program& program, const plugin::operation& operation,
-                  std::string& remark);
+                  const tuner& tuning, std::string& remark);
 
 // The step of an operation that was claimed.
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation);
