@@ -265,8 +265,6 @@ class moe_ffn_step final : public step {
         in_.offset = sort_.offset;
         in_.row = sort_.row;
         in_.input_scale = sort_.sorted_weight;
-        if (in_choice_.copies == operand_copies::tensor)
-            in_.gathered = pieces.take_elements(in_.x_type, total_ * in_.weight.columns);
         in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
         out_.offset = sort_.offset;
         out_.x = in_.y;

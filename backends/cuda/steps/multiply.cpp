@@ -94,9 +94,8 @@ void add_many(std::vector<product_choice>& to, const bound& owner, row_order ord
         return;
     }
     // What comes first is what `automatic` would be.
-    if (order == row_order::gathered) to.push_back({form::many, 0, operand_copies::mixed});
-    to.push_back({form::many, 0, operand_copies::tensor});
-    if (order != row_order::gathered) to.push_back({form::many, 0, operand_copies::mixed});
+    if (order != row_order::gathered) to.push_back({form::many, 0, operand_copies::tensor});
+    to.push_back({form::many, 0, operand_copies::mixed});
     to.push_back({form::many, 0, operand_copies::copies});
 }
 
@@ -203,10 +202,7 @@ product_call rehearsed(const product_call& call, row_order order, int32_t choice
     drawn.resize(static_cast<size_t>(places));
     const sorted_rows by_expert = sorted(drawn, choice_count, call.weight.matrices);
     result.offset = room.copy(by_expert.offset);
-    if (order == row_order::gathered) {
-        result.row = room.copy(by_expert.row);
-        result.gathered = room.take(plugin::bytes_of(call.x_type, places * call.weight.columns));
-    }
+    if (order == row_order::gathered) result.row = room.copy(by_expert.row);
     return result;
 }
 
