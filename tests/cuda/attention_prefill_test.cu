@@ -511,6 +511,7 @@ void check_mla_case(const test_case& c, int32_t places) {
     CHECK_CUDA(cudaMemcpy(wanted.data(), call.o, bytes, cudaMemcpyDefault));
     for (const bool expands : {false, true}) {
         const mla_step step(memory, call, expands, places);
+        if (expands && step.plan.decode.takes_all_rows) continue; // nothing is left to expand
         if (expands && step.expanded.places == 0) {
             std::printf("FAIL %s: is not expanded\n", c.name);
             ++failures;
