@@ -134,6 +134,7 @@ extent_sizes model_runner::extents_for(uint32_t tokens, uint32_t sequences, uint
     return extents;
 }
 
+// Sizes that were not used for longest make room, in number and in memory.
 model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
     has_run_ = false;
     const auto found = std::find_if(bounds_.begin(), bounds_.end(), [&](const bound_step& bound) {
@@ -143,28 +144,41 @@ model_runner::bound_step& model_runner::bound_for(const extent_sizes& extents) {
         bounds_.splice(bounds_.begin(), bounds_, found);
         return bounds_.front();
     }
-    if (bounds_.size() >= bounds_max_) {
-        segments_.release(bounds_.back().segments);
-        bounds_.pop_back();
+    if (bounds_.size() >= bounds_max_) release_oldest();
+    for (;;) {
+        try {
+            bounds_.push_front(bind(extents));
+            return bounds_.front();
+        } catch (const error& caught) {
+            if (SLUICE_STATUS_CLASS(caught.status()) != SLUICE_EXHAUSTED || bounds_.empty()) throw;
+            release_oldest();
+        }
     }
-    bound_step added;
-    added.extents = extents;
-    added.results = &buffers_for(extents[SLUICE_EXTENT_LOGITS]);
+}
+
+model_runner::bound_step model_runner::bind(const extent_sizes& extents) {
+    bound_step made;
+    made.extents = extents;
+    made.results = &buffers_for(extents[SLUICE_EXTENT_LOGITS]);
     std::vector<segment_runner::output_buffer> outputs{
-        {model_->logits(), added.results->logits.handle(), 0}};
+        {model_->logits(), made.results->logits.handle(), 0}};
     if (const sampled_values& sampled = model_->sampled(); sampled.token != value_none) {
-        sluice_buffer* buffer = added.results->sampled.handle();
+        sluice_buffer* buffer = made.results->sampled.handle();
         outputs.push_back({sampled.token, buffer, 0});
-        outputs.push_back({sampled.log_probability, buffer, added.results->probability_begin});
+        outputs.push_back({sampled.log_probability, buffer, made.results->probability_begin});
     }
     for (const dropped_counts& each : dropped_) {
         for (size_t i = 0; i < each.values.size(); ++i) {
             outputs.push_back({each.values[i], each.buffer.handle(), i * output_alignment_bytes});
         }
     }
-    added.segments = segments_.bind(extents, outputs);
-    bounds_.push_front(std::move(added));
-    return bounds_.front();
+    made.segments = segments_.bind(extents, outputs);
+    return made;
+}
+
+void model_runner::release_oldest() {
+    segments_.release(bounds_.back().segments);
+    bounds_.pop_back();
 }
 
 std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which) const {
@@ -205,7 +219,7 @@ size_t model_runner::warm(warm_sizes which) {
     }
     services.log(log_level::info, "{} sizes of steps prepared in {:.2f} s", sizes.size(),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    return sizes.size();
+    return bounds_.size();
 }
 
 // ---- Steps ----

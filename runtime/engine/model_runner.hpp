@@ -58,7 +58,7 @@ class model_runner final : public step_executor {
     step_times times() const override { return segments_.times(); }
 
     // Prepares steps of these sizes, so that their first ones are not slower than the others. Logs
-    // what it does. Returns the number of sizes.
+    // what it does. Returns the number of sizes that fit into memory.
     size_t warm(warm_sizes which);
     // Sizes of steps that can run at once, without being prepared first.
     size_t prepared_count() const { return bounds_.size(); }
@@ -93,6 +93,8 @@ class model_runner final : public step_executor {
     extent_sizes extents_for(uint32_t tokens, uint32_t sequences, uint32_t logits,
                              uint32_t columns) const;
     bound_step& bound_for(const extent_sizes& extents);
+    bound_step bind(const extent_sizes& extents);
+    void release_oldest();
     std::vector<extent_sizes> sizes_of(warm_sizes which) const;
     const logit_buffers& buffers_for(uint32_t rows);
     const bound_step& last_step() const;

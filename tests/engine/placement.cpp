@@ -179,6 +179,28 @@ TEST_CASE("a pool of automatic size is what memory has room for beside the weigh
     CHECK(host.model->cache_tokens() == 4 * 128);
 }
 
+TEST_CASE("where memory is short, sizes of steps make room for each other") {
+    const loaded_golden loaded(
+        placed("mixtral", "unmapped", "", {"settings.unmapped.bounds_max=2"}));
+    model_runner runner(loaded.model);
+    CHECK(runner.warm(warm_sizes::decode) == 2);
+    CHECK(runner.prepared_count() == 2);
+    kv_pool pool(runner.pool_options());
+    scheduler plans({64, 4}, pool);
+    const golden_file golden = read_golden("mixtral");
+    scheduled_request request;
+    request.tokens = golden.tokens[0];
+    request.tokens_max = uint32_t(golden.tokens[0].size() + golden.greedy.size());
+    plans.add(1, request);
+    for (const int32_t expected : golden.greedy) {
+        runner.run(plans.plan());
+        plans.complete();
+        CHECK(runner.greedy()[0].token == expected);
+        plans.append(1, expected);
+    }
+    CHECK(runner.prepared_count() == 2);
+}
+
 TEST_CASE("a pool that does not fit says what it asked for and what would fit") {
     const loaded_golden large(
         placed("mixtral", "unmapped", "",

@@ -2,10 +2,16 @@
 // buffer_map is missing, buffers begin as garbage, and of the activation types there is one.
 #include "backends/reference/executable.hpp"
 
+#include <atomic>
+
 namespace {
 
 namespace plugin = sluice::plugin;
 namespace plain = sluice::plain;
+
+// Of the process: the functions below see no instance.
+std::atomic<int64_t> bounds_max{0};
+std::atomic<int64_t> bound_count{0};
 
 class unmapped_backend final : public plugin::host_backend {
   public:
@@ -17,6 +23,7 @@ class unmapped_backend final : public plugin::host_backend {
             .summary = "The reference without buffer_map",
             .settings = plugin::schema()
                             .boolean("samples", "claims sample", true)
+                            .integer("bounds_max", "bound at once; 0: any", 0, 0, 1000)
                             .integer("memory_bytes_total", "0: unknown", 0, 0, INT64_MAX)
                             .integer("memory_bytes_free", "of them", 0, 0, INT64_MAX),
             .extensions = {SLUICE_BACKEND_EXTENSION}};
@@ -30,7 +37,9 @@ class unmapped_backend final : public plugin::host_backend {
     unmapped_backend(plugin::host host, const plugin::settings& settings)
         : host_backend(host), samples_(settings.boolean("samples")),
           memory_bytes_total_(uint64_t(settings.integer("memory_bytes_total"))),
-          memory_bytes_free_(uint64_t(settings.integer("memory_bytes_free"))) {}
+          memory_bytes_free_(uint64_t(settings.integer("memory_bytes_free"))) {
+        bounds_max = settings.integer("bounds_max");
+    }
 
     void properties(sluice_backend_properties& found) const override {
         plugin::copy_text(found.device_name, "CPU, not mapped");
@@ -86,6 +95,19 @@ class unmapped_backend final : public plugin::host_backend {
                 return plugin::report(error, SLUICE_EXHAUSTED, "that many blocks do not fit");
             return mapped_table().cache_create(self, states, state_count, block_count, group_count,
                                                cache, error);
+        };
+        table.bind = [](sluice_executable* executable, const uint32_t* extents, sluice_cache* cache,
+                        const sluice_binding* const* bindings, uint32_t binding_count,
+                        sluice_bound** bound, sluice_error* error) {
+            if (bounds_max > 0 && bound_count >= bounds_max)
+                return plugin::report(error, SLUICE_EXHAUSTED, "no memory for a step's values");
+            ++bound_count;
+            return mapped_table().bind(executable, extents, cache, bindings, binding_count, bound,
+                                       error);
+        };
+        table.bound_destroy = [](sluice_bound* bound) {
+            --bound_count;
+            mapped_table().bound_destroy(bound);
         };
         return table;
     }
