@@ -74,7 +74,7 @@ uint64_t device::memory_bytes_free() const {
 }
 
 device_memory::device_memory(const device& owner, uint64_t size_bytes, std::string_view purpose)
-    : size_bytes_(size_bytes) {
+    : owned_memory(size_bytes) {
     if (size_bytes == 0) return;
     owner.use();
     const cudaError_t error = cudaMalloc(&data_, size_bytes);
@@ -89,15 +89,11 @@ device_memory::device_memory(const device& owner, uint64_t size_bytes, std::stri
     check(error, "allocating device memory");
 }
 
-device_memory::~device_memory() { cudaFree(data_); }
-
-pinned_memory::pinned_memory(const device& owner, uint64_t size_bytes) : size_bytes_(size_bytes) {
+pinned_memory::pinned_memory(const device& owner, uint64_t size_bytes) : owned_memory(size_bytes) {
     if (size_bytes == 0) return;
     owner.use();
     check(cudaHostAlloc(&data_, size_bytes, cudaHostAllocDefault), "allocating pinned memory");
     std::memset(data_, 0, size_bytes);
 }
-
-pinned_memory::~pinned_memory() { cudaFreeHost(data_); }
 
 } // namespace sluice::cuda

@@ -56,14 +56,14 @@ class device {
     mutable std::mutex capture_mutex_;
 };
 
-// Device memory; owns it. `purpose` is named when there is not enough: "the KV cache".
-class device_memory {
+// Memory that is given back by `release`. Moved, never copied.
+template <cudaError_t (*release)(void*)>
+class owned_memory {
   public:
-    device_memory() = default;
-    device_memory(const device& owner, uint64_t size_bytes, std::string_view purpose);
-    ~device_memory();
-    device_memory(device_memory&& other) noexcept { swap(other); }
-    device_memory& operator=(device_memory&& other) noexcept {
+    owned_memory() = default;
+    ~owned_memory() { release(data_); }
+    owned_memory(owned_memory&& other) noexcept { swap(other); }
+    owned_memory& operator=(owned_memory&& other) noexcept {
         swap(other);
         return *this;
     }
@@ -75,40 +75,30 @@ class device_memory {
     uint64_t size() const { return size_bytes_; }
     explicit operator bool() const { return data_ != nullptr; }
 
+  protected:
+    explicit owned_memory(uint64_t size_bytes) : size_bytes_(size_bytes) {}
+    void* data_ = nullptr;
+
   private:
-    void swap(device_memory& other) noexcept {
+    void swap(owned_memory& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_bytes_, other.size_bytes_);
     }
-    void* data_ = nullptr;
     uint64_t size_bytes_ = 0;
 };
 
-// Host memory that the card reads and writes directly.
-class pinned_memory {
+// `purpose` is named when there is not enough: "the KV cache".
+class device_memory : public owned_memory<cudaFree> {
+  public:
+    device_memory() = default;
+    device_memory(const device& owner, uint64_t size_bytes, std::string_view purpose);
+};
+
+// Host memory that the card reads and writes directly, zero at first.
+class pinned_memory : public owned_memory<cudaFreeHost> {
   public:
     pinned_memory() = default;
     pinned_memory(const device& owner, uint64_t size_bytes);
-    ~pinned_memory();
-    pinned_memory(pinned_memory&& other) noexcept { swap(other); }
-    pinned_memory& operator=(pinned_memory&& other) noexcept {
-        swap(other);
-        return *this;
-    }
-
-    template <typename Element = std::byte>
-    Element* as() const {
-        return static_cast<Element*>(data_);
-    }
-    uint64_t size() const { return size_bytes_; }
-
-  private:
-    void swap(pinned_memory& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_bytes_, other.size_bytes_);
-    }
-    void* data_ = nullptr;
-    uint64_t size_bytes_ = 0;
 };
 
 } // namespace sluice::cuda

@@ -483,7 +483,7 @@ struct mla_step {
         partial = static_cast<float*>(
             memory.allocate(static_cast<int64_t>(plan.decode.partial_floats) * 4));
         counters = memory.copied(
-            std::vector<int32_t>(plan.decode.counters + expanded.attention.counters, 0));
+            std::vector<int32_t>(expanded.attention.counters, 0));
         call.programmatic = plan.decode.takes_all_rows;
     }
     void launch(cudaStream_t stream = nullptr) const {
@@ -494,7 +494,7 @@ struct mla_step {
         }
         launch_mla_attention_matrix(own, plan, latent_rows, partial, stream);
         if (expanded.places > 0)
-            launch_mla_attention_expanded(call, expanded, scratch, counters + plan.decode.counters,
+            launch_mla_attention_expanded(call, expanded, scratch, counters,
                                           multiprocessors, stream);
     }
 };
@@ -687,7 +687,7 @@ void time_mla() {
         });
         part_of("products and attention", [&] {
             launch_mla_attention_expanded(call, expanded.expanded, expanded.scratch,
-                                          expanded.counters + expanded.plan.decode.counters,
+                                          expanded.counters,
                                           multiprocessors, nullptr);
         });
         std::printf("\n");

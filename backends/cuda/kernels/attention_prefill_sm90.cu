@@ -1,28 +1,11 @@
 // Attention of many rows of a sequence with wgmma: which forms there are.
 #include "attention_prefill_sm90.cuh"
+#include "tensor_map.hpp"
 
 namespace sluice::cuda {
 namespace prefill {
 
 namespace {
-
-// The driver's function, found without linking the driver; NULL if it has none.
-decltype(&cuTensorMapEncodeTiled) encoder() {
-    static const auto found = [] {
-        void* function = nullptr;
-        cudaDriverEntryPointQueryResult result{};
-#if CUDART_VERSION >= 12050
-        const cudaError_t status = cudaGetDriverEntryPointByVersion(
-            "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
-#else
-        const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
-                                                           cudaEnableDefault, &result);
-#endif
-        if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) function = nullptr;
-        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-    }();
-    return found;
-}
 
 // Elements of 16 bits in boxes of 64 columns, 128 bytes, in the swizzle of that width. Sizes are
 // those of [plane, row, column], with `planes` 0 for a matrix.
@@ -34,10 +17,10 @@ bool encode(CUtensorMap& map, const void* data, int64_t planes, int64_t rows, in
     const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows),
                                static_cast<cuuint32_t>(box_planes)};
     const cuuint32_t step[3] = {1, 1, 1};
-    return encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, planes > 0 ? 3 : 2,
-                     const_cast<void*>(data), size, stride, box, step,
-                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    return tensor_map_encoder()(
+               &map, CU_TENSOR_MAP_DATA_TYPE_UINT16, planes > 0 ? 3 : 2, const_cast<void*>(data),
+               size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
            == CUDA_SUCCESS;
 }
 
@@ -54,7 +37,7 @@ bool encode_maps(const arguments& a, const expanded_source& expanded, int places
     const int64_t key_columns = int64_t{call.kv_heads} * key_width;
     const int64_t value_columns = int64_t{call.kv_heads} * call.value_width;
     const int box_rows = rope_width > 0 ? places : a.box_rows;
-    if (encoder() == nullptr
+    if (tensor_map_encoder() == nullptr
         || !encode(maps.queries, call.q, call.rows.rows, call.heads, key_width, a.tile_tokens,
                    group)
         || !encode(maps.keys, call.keys, 0, slots_at_most, key_columns, 1, box_rows)
@@ -115,7 +98,7 @@ bool has_attention_prefill_sm90() {
         const auto status = cudaFuncGetAttributes(
             &attributes, prefill::attention_kernel<large_form<128>, __nv_bfloat16>);
         if (status != cudaSuccess) cudaGetLastError(); // which would be found after a launch
-        return status == cudaSuccess && prefill::encoder() != nullptr;
+        return status == cudaSuccess && tensor_map_encoder() != nullptr;
     }();
     return has;
 }

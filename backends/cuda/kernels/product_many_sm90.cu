@@ -1,26 +1,9 @@
 // The product for many rows with wgmma: bf16, and whether there is such a form at all.
 #include "product_many_sm90.cuh"
+#include "tensor_map.hpp"
 
 namespace sluice::cuda::many {
 namespace {
-
-// The driver's function, found without linking the driver; NULL if it has none.
-decltype(&cuTensorMapEncodeTiled) encoder() {
-    static const auto found = [] {
-        void* function = nullptr;
-        cudaDriverEntryPointQueryResult result{};
-#if CUDART_VERSION >= 12050
-        const cudaError_t status = cudaGetDriverEntryPointByVersion(
-            "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
-#else
-        const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function,
-                                                           cudaEnableDefault, &result);
-#endif
-        if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) function = nullptr;
-        return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-    }();
-    return found;
-}
 
 // A matrix of `rows` rows, `distance` elements from one to the next.
 bool encode(CUtensorMap& map, CUtensorMapDataType type, int element_bytes, bool swizzles,
@@ -31,10 +14,11 @@ bool encode(CUtensorMap& map, CUtensorMapDataType type, int element_bytes, bool 
     const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns),
                                static_cast<cuuint32_t>(box_rows)};
     const cuuint32_t step[2] = {1, 1};
-    return encoder()(&map, type, 2, const_cast<void*>(data), size, stride, box, step,
-                     CU_TENSOR_MAP_INTERLEAVE_NONE,
-                     swizzles ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    return tensor_map_encoder()(&map, type, 2, const_cast<void*>(data), size, stride, box, step,
+                                CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                swizzles ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                                CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
            == CUDA_SUCCESS;
 }
 
@@ -52,7 +36,7 @@ bool encode_tiles(CUtensorMap& map, CUtensorMapDataType type, int element_bytes,
 }
 
 bool encode_all(const arguments& call, tensor_maps& maps, weight_storage storage, bool gated) {
-    if (encoder() == nullptr) return false;
+    if (tensor_map_encoder() == nullptr) return false;
     const int64_t columns = call.columns;
     bool done = true;
     if (call.copies == operand_copies::tensor)
@@ -105,11 +89,10 @@ void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bo
 bool has_sm90() {
     static const bool has = [] {
         cudaFuncAttributes attributes{};
-        return cudaFuncGetAttributes(
-                   &attributes,
-                   product_kernel<__nv_bfloat16, weight_storage::bfloat16, false, false>)
-                   == cudaSuccess
-               && attributes.maxThreadsPerBlock >= threads;
+        const cudaError_t status = cudaFuncGetAttributes(
+            &attributes, product_kernel<__nv_bfloat16, weight_storage::bfloat16, false, false>);
+        if (status != cudaSuccess) cudaGetLastError(); // which would be found after a launch
+        return status == cudaSuccess && attributes.maxThreadsPerBlock >= threads;
     }();
     return has;
 }

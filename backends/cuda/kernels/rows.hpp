@@ -48,11 +48,6 @@ struct rms_norm_call {
 };
 void launch_rms_norm(const rms_norm_call& call, cudaStream_t stream);
 
-// The rows whose logits are wanted: the same with source_row.
-inline void launch_gather_add_norm(const rms_norm_call& call, cudaStream_t stream) {
-    launch_rms_norm(call, stream);
-}
-
 struct layer_norm_call {
     const void* x = nullptr; // [rows, width]
     uint32_t x_type = 0;

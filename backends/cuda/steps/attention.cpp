@@ -189,8 +189,7 @@ class mla_attention_step final : public step {
             expanded_ = plan_mla_expanded(call_, owner.context_max(),
                                           owner.card().properties().multiprocessor_count);
         // Those of decoding come first.
-        counters_ =
-            zeroed_counters(owner.card(), plan_.decode.counters + expanded_.attention.counters);
+        counters_ = zeroed_counters(owner.card(), expanded_.attention.counters);
     }
 
     uint64_t scratch_bytes() const override {
@@ -213,8 +212,7 @@ class mla_attention_step final : public step {
         launch_mla_attention_matrix(call, plan_, scratch,
                                     reinterpret_cast<float*>(scratch + partial_offset()), stream);
         if (expands)
-            launch_mla_attention_expanded(call_, expanded_, expanded,
-                                          counters + plan_.decode.counters, multiprocessors,
+            launch_mla_attention_expanded(call_, expanded_, expanded, counters, multiprocessors,
                                           stream);
     }
 

@@ -122,29 +122,12 @@ std::unique_ptr<step> make_mla_input(bound& owner, const mla_input& found) {
 }
 
 std::unique_ptr<step> make_head_input(const bound& owner, const head_input& found) {
-    const auto& attributes = found.norm->as<sluice_rms_norm_attributes>();
-    const tensor_view stream_rows = owner.view(found.stream->inputs[0]);
-    const tensor_view addend = owner.view(found.addend->inputs[0]);
-    const tensor_view weight = owner.view(found.norm->inputs[1]);
-    const tensor_view y = owner.view(found.norm->outputs[0]);
-    rms_norm_call call;
-    call.x = stream_rows.data;
-    call.x_type = stream_rows.type;
-    call.addend = addend.data;
-    call.addend_type = addend.type;
+    rms_norm_call call =
+        norm_call_of(owner, *found.norm, found.stream->inputs[0], found.addend->inputs[0]);
     call.source_row = data_of<const int32_t>(owner, found.stream->inputs[1]);
-    call.source_rows = stream_rows.shape[0];
-    call.weight = weight.data;
-    call.weight_type = weight.type;
-    call.y = y.data;
-    call.y_type = y.type;
-    call.width = stream_rows.shape[1];
-    call.rows = y.shape[0];
-    call.group = call.width;
-    call.epsilon = attributes.epsilon;
-    call.weight_offset = attributes.weight_offset;
+    call.source_rows = owner.view(found.stream->inputs[0]).shape[0];
     return launching([call](cudaStream_t stream) {
-        launch_gather_add_norm(call, stream);
+        launch_rms_norm(call, stream);
         check(cudaGetLastError(), "launching the input of the head");
     });
 }

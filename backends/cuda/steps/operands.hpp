@@ -3,6 +3,7 @@
 
 #include "step.hpp"
 
+#include "kernels/rows.hpp"
 #include "kernels/shape.hpp"
 
 namespace sluice::cuda {
@@ -106,6 +107,33 @@ inline void require_floats(const value_reader& values, std::initializer_list<uin
         plugin::fail(SLUICE_UNSUPPORTED, "value '", v.name,
                      "' must be float32, bfloat16 or float16");
     }
+}
+
+// The norm of operation `norm` over rows of `x`, and of `addend` (or SLUICE_VALUE_NONE).
+inline rms_norm_call norm_call_of(const bound& owner, const plugin::operation& norm, uint32_t x,
+                                  uint32_t addend) {
+    const auto& attributes = norm.as<sluice_rms_norm_attributes>();
+    const tensor_view rows = owner.view(x), more = owner.optional_view(addend);
+    const tensor_view weight = owner.view(norm.inputs[1]);
+    const tensor_view y = owner.view(norm.outputs[0]);
+    const tensor_view sum = owner.optional_view(norm.output(1));
+    rms_norm_call call;
+    call.x = rows.data;
+    call.x_type = rows.type;
+    call.addend = more.data;
+    call.addend_type = more.type;
+    call.sum = sum.data;
+    call.sum_type = sum.type;
+    call.weight = weight.data;
+    call.weight_type = weight.type;
+    call.y = y.data;
+    call.y_type = y.type;
+    call.width = size_of(owner, norm.outputs[0], -1);
+    call.rows = count_of(owner, norm.outputs[0]) / call.width;
+    call.group = attributes.group_width == 0 ? call.width : attributes.group_width;
+    call.epsilon = attributes.epsilon;
+    call.weight_offset = attributes.weight_offset;
+    return call;
 }
 
 } // namespace sluice::cuda

@@ -25,28 +25,7 @@ step_owner make_embed(const bound& owner, const plugin::operation& operation) {
 }
 
 step_owner make_rms_norm(const bound& owner, const plugin::operation& operation) {
-    const auto& attributes = operation.as<sluice_rms_norm_attributes>();
-    const tensor_view x = owner.view(operation.inputs[0]);
-    const tensor_view weight = owner.view(operation.inputs[1]);
-    const tensor_view addend = owner.optional_view(operation.input(2));
-    const tensor_view y = owner.view(operation.outputs[0]);
-    const tensor_view sum = owner.optional_view(operation.output(1));
-    rms_norm_call call;
-    call.x = x.data;
-    call.x_type = x.type;
-    call.addend = addend.data;
-    call.addend_type = addend.type;
-    call.sum = sum.data;
-    call.sum_type = sum.type;
-    call.weight = weight.data;
-    call.weight_type = weight.type;
-    call.y = y.data;
-    call.y_type = y.type;
-    call.width = size_of(owner, operation.inputs[0], -1);
-    call.rows = count_of(owner, operation.inputs[0]) / call.width;
-    call.group = attributes.group_width == 0 ? call.width : attributes.group_width;
-    call.epsilon = attributes.epsilon;
-    call.weight_offset = attributes.weight_offset;
+    const auto call = norm_call_of(owner, operation, operation.inputs[0], operation.input(2));
     return launching([call](cudaStream_t stream) { launch_rms_norm(call, stream); });
 }
 
