@@ -89,10 +89,6 @@ std::string shape_text(int64_t matrices, int64_t rows, int64_t columns) {
     return joined("[", matrices, " x ", rows, " x ", columns, "]");
 }
 
-std::string heads_text(int64_t heads, int64_t kv_heads, int64_t width) {
-    return joined("[", heads, " of ", kv_heads, " heads of ", width, "]");
-}
-
 // ---- Operands ----
 
 std::byte* tuning_room::take(uint64_t size_bytes) {

@@ -112,7 +112,5 @@ std::string joined(const Parts&... parts) {
 
 // "[128 x 1536 x 2048]": matrices, rows and columns of a weight.
 std::string shape_text(int64_t matrices, int64_t rows, int64_t columns);
-// "[32 of 4 heads of 128]": query heads, kv heads and the elements of one.
-std::string heads_text(int64_t heads, int64_t kv_heads, int64_t width);
 
 } // namespace sluice::cuda

@@ -28,14 +28,9 @@ const family& family_of(const plugin::operation& operation, const value_reader& 
                  " has no kernel in this backend");
 }
 
-// What an operation multiplies by or attends with, as tuning_key::operands says it.
+// What an operation multiplies by, as tuning_key::operands says it.
 std::vector<std::string> tuned_shapes(const plugin::operation& operation,
                                       const value_reader& values) {
-    if (operation.kind == SLUICE_OP_ATTENTION) {
-        const plugin::value q = values(operation.inputs[0]);
-        return {heads_text(q.fixed(1), operation.as<sluice_attention_attributes>().kv_heads,
-                           q.fixed(2))};
-    }
     size_t first = 1, last = 1;
     if (operation.kind == SLUICE_OP_GATED_MLP)
         last = 3;
