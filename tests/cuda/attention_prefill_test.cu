@@ -1,9 +1,4 @@
-// Attention of many rows of a sequence against the plain form, then its speed. Standalone:
-//   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -gencode arch=compute_90a,code=sm_90a
-//       -I abi/include -I backends/cuda tests/cuda/attention_prefill_test.cu
-//       backends/cuda/kernels/attention_{plain,decode,prefill,prefill_sm90}.cu
-//       backends/cuda/kernels/mla_attention_{plain,matrix,product,sm90}.cu
-//       backends/cuda/kernels/product_many.cu backends/cuda/kernels/product_many_sm90*.cu -o t
+// Attention of many rows of a sequence against the plain form, then its speed.
 // Arguments: "check", "time", "check-latents" or "time-latents" for one of them; then the first
 // letters of forms to pick those, then anything to see passed cases too.
 #include "kernels/attention_prefill_sm90.cuh"
@@ -19,18 +14,6 @@
 #include <random>
 #include <string>
 #include <vector>
-
-namespace sluice::cuda {
-void fail_with(cudaError_t error, std::string_view doing) {
-    std::printf("FAIL %.*s: %s\n", static_cast<int>(doing.size()), doing.data(),
-                cudaGetErrorString(error));
-    std::exit(1);
-}
-// The form for sm_80 is not needed here.
-namespace many {
-void launch_sm80(const arguments&, weight_storage, bool, bool, int, cudaStream_t) {}
-} // namespace many
-} // namespace sluice::cuda
 
 using namespace sluice::cuda;
 

@@ -1,8 +1,5 @@
 // The input of multi-head latent attention in one launch against the separate kernels, which it
-// must equal bit for bit, and slices and concats against the host; then their speed. Standalone:
-//   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -gencode arch=compute_90,code=sm_90
-//       -I abi/include -I backends/cuda tests/cuda/mla_input_test.cu
-//       backends/cuda/kernels/{mla_input,rows,movement}.cu -o t
+// must equal bit for bit, and slices and concats against the host; then their speed.
 #include "kernels/elements.cuh"
 #include "kernels/mla_input.hpp"
 #include "kernels/movement.hpp"
@@ -15,14 +12,6 @@
 #include <functional>
 #include <string>
 #include <vector>
-
-namespace sluice::cuda {
-void fail_with(cudaError_t error, std::string_view doing) {
-    std::printf("FAIL %.*s: %s\n", static_cast<int>(doing.size()), doing.data(),
-                cudaGetErrorString(error));
-    std::exit(1);
-}
-} // namespace sluice::cuda
 
 using namespace sluice::cuda;
 

@@ -1,10 +1,5 @@
 // The products for few rows against the plain product, with every number of warps and parts that
-// may be chosen by measurement. Standalone, from the folder of a build with the kernels' objects:
-//   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -arch=sm_90 -I abi/include -I backends/cuda
-//       tests/cuda/product_few_test.cu
-//       $B/kernels/{product_few,product_few_half,product_few_int4,product_few_int8}.cu.o
-//       $B/kernels/{product_few_combine,product_plain}.cu.o -o t
-// with B = build/release/backends/cuda/CMakeFiles/cuda_kernels.dir.
+// may be chosen by measurement.
 #include "kernels/product_few.hpp"
 
 #include <sluice/abi/operations.h>

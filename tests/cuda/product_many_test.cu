@@ -1,9 +1,5 @@
 // The products for many rows against a plain product by load_weight, then their speed, and that of
-// all of moe_ffn against the same with plain products. Standalone, K being backends/cuda/kernels:
-//   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode arch=compute_90a,code=sm_90a
-//       -DSLUICE_TEST_HOPPER -I abi/include -I backends/cuda tests/cuda/product_many_test.cu
-//       K/product_many.cu K/product_many_sm90*.cu K/product_plain.cu K/expert_sort.cu K/rows.cu
-// -DSLUICE_TEST_HOPPER leaves out the form for sm_80: then product_many_sm80.cu is not needed.
+// all of moe_ffn against the same with plain products.
 // Arguments: any of "check", "time" and "chain", or none for all three; "time-all" for more shapes.
 // The environment's COPIES=mma,copies,mixed,tensor picks the forms, the last three being ways of
 // copying for wgmma, STORAGE=int4,bf16 the weights that are timed.
@@ -23,21 +19,6 @@
 #include <random>
 #include <string>
 #include <vector>
-
-#if defined(SLUICE_TEST_HOPPER)
-#include "kernels/product_many.cuh"
-namespace sluice::cuda::many {
-void launch_sm80(const arguments&, weight_storage, bool, bool, int, cudaStream_t) {}
-} // namespace sluice::cuda::many
-#endif
-
-// What the plugin's errors.cpp does.
-namespace sluice::cuda {
-void fail_with(cudaError_t error, std::string_view doing) {
-    std::printf("FAIL %s: %s\n", std::string(doing).c_str(), cudaGetErrorString(error));
-    std::exit(1);
-}
-} // namespace sluice::cuda
 
 using namespace sluice::cuda;
 
