@@ -17,7 +17,7 @@ namespace sluice::cuda {
 
 namespace {
 
-constexpr uintmax_t file_bytes_max = uintmax_t{16} << 20;
+constexpr size_t file_bytes_max = size_t{16} << 20;
 constexpr size_t choices_max = 100000;
 
 // A file's name from what it holds for: letters, digits and single dashes.
@@ -91,15 +91,17 @@ tuning_cache::tuning_cache(std::filesystem::path folder, tuning_identity identit
 
 std::optional<tuning_cache::choice_map> tuning_cache::read() const {
     std::error_code error;
-    const uintmax_t size = std::filesystem::file_size(path_, error);
-    if (error == std::errc::no_such_file_or_directory) return std::nullopt;
+    if (!std::filesystem::exists(path_, error) && !error) return std::nullopt;
     try {
         if (error) throw std::runtime_error(error.message());
-        if (size > file_bytes_max) throw std::runtime_error("it is too large");
+        // To its end, not to a size asked for before: others put new files in its place.
         std::ifstream stream(path_, std::ios::binary);
-        std::string text(size, '\0');
-        if (!stream.read(text.data(), static_cast<std::streamsize>(size)))
+        std::string text(file_bytes_max + 1, '\0');
+        stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+        if (stream.bad() || (stream.fail() && !stream.eof()))
             throw std::runtime_error("it cannot be read");
+        text.resize(static_cast<size_t>(stream.gcount()));
+        if (text.size() > file_bytes_max) throw std::runtime_error("it is too large");
         return choices_of(nlohmann::json::parse(text), identity_);
     } catch (const std::exception& caught) {
         warn_(path_.string() + ": measured choices of kernels are left out: " + caught.what());
