@@ -1,6 +1,5 @@
 #include "executable.hpp"
 
-#include "schedule.hpp"
 #include "steps/step.hpp"
 #include "tuning.hpp"
 
@@ -76,7 +75,7 @@ std::unique_ptr<sluice_bound> executable::bind(const plugin::extents& sizes, slu
 
 bound::bound(const executable& compiled, const plugin::extents& sizes, sluice_cache* cache,
              std::span<const sluice_binding> bindings)
-    : compiled_(compiled), sizes_(sizes), plan_(compiled.program(), sizes, compiled.order()),
+    : compiled_(compiled), sizes_(sizes), plan_(compiled.program(), sizes, compiled.order().groups),
       data_(compiled.program().values.size()), bound_(compiled.program().values.size()) {
     card().use();
     if (!source().states.empty()) {
@@ -174,9 +173,11 @@ int64_t bound::context_max() const {
 void bound::make_steps() {
     const tuning_guard measuring(*context().tuning);
     uint64_t scratch = 0;
-    for (const auto& group : compiled_.order()) {
+    const fused_schedule& order = compiled_.order();
+    for (size_t i = 0; i < order.groups.size(); ++i) {
+        const auto& group = order.groups[i];
         auto made = group.size() == 1 ? make_step(*this, source().operations[group.front()])
-                                      : make_fused_step(*this, group);
+                                      : make_fused_step(*this, group, order.fused[i]);
         scratch = std::max(scratch, made->scratch_bytes());
         steps_.push_back(std::move(made));
         step_operation_.push_back(group.back());

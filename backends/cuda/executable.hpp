@@ -3,6 +3,7 @@
 
 #include "cache.hpp"
 #include "queue.hpp"
+#include "schedule.hpp"
 #include "weights.hpp"
 
 #include <sluice/plugin/memory_plan.hpp>
@@ -36,13 +37,13 @@ class executable final : public sluice_executable {
 
     const execution_context& context() const { return context_; }
     const plugin::program& program() const { return program_; }
-    const plugin::schedule& order() const { return order_; }
+    const fused_schedule& order() const { return order_; }
     const device_weight* weight(uint32_t number) const { return weights_[number]; }
 
   private:
     execution_context context_;
     plugin::program program_;
-    plugin::schedule order_;
+    fused_schedule order_;
     std::vector<const device_weight*> weights_; // [value_count], NULL for other values
 };
 

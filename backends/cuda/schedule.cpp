@@ -109,24 +109,37 @@ bool is_one_of(const plugin::program& program, uint32_t value,
     return std::find(types.begin(), types.end(), v.type) != types.end();
 }
 
-std::optional<std::vector<uint32_t>> find_attention_input(const plugin::program& program,
-                                                          const uses& known,
-                                                          const plugin::operation& attention) {
+// A group that may run together.
+struct found_group {
+    std::vector<uint32_t> members; // in the order of the program
+    uint32_t runs_at = 0;          // the operation at whose place
+    fused_group fused;
+
+    found_group(std::vector<uint32_t> operations, fused_group made_of)
+        : members(std::move(operations)), fused(std::move(made_of)) {
+        std::sort(members.begin(), members.end());
+        runs_at = members.back();
+    }
+};
+
+std::optional<found_group> find_attention_input(const plugin::program& program, const uses& known,
+                                                const plugin::operation& attention) {
     if (attention.kind != SLUICE_OP_ATTENTION) return std::nullopt;
     const auto* write = known.writer(attention.inputs[1], SLUICE_OP_KV_WRITE);
     if (write == nullptr || write->inputs.size() != 4) return std::nullopt;
     const auto q = chain_before(program, known, attention.inputs[0]);
     const auto k = chain_before(program, known, write->inputs[2]);
     if (!q || !k || !same_rope(*q->rope, *k->rope)) return std::nullopt;
-    std::vector<uint32_t> group{write->number};
-    group.insert(group.end(), q->members.begin(), q->members.end());
-    group.insert(group.end(), k->members.begin(), k->members.end());
-    std::sort(group.begin(), group.end());
+    const uint32_t v = write->inputs[3];
     if (program.values[k->source].rank != 2 || program.values[q->source].rank != 2
-        || program.values[write->inputs[3]].rank != 2)
+        || program.values[v].rank != 2)
         return std::nullopt;
-    if (!known.is_closed(group, {attention.inputs[0], attention.inputs[1]})) return std::nullopt;
-    return group;
+    std::vector<uint32_t> members{write->number};
+    members.insert(members.end(), q->members.begin(), q->members.end());
+    members.insert(members.end(), k->members.begin(), k->members.end());
+    if (!known.is_closed(members, {attention.inputs[0], attention.inputs[1]})) return std::nullopt;
+    return found_group(std::move(members),
+                       attention_input{q->source, k->source, v, q->norm, k->norm, q->rope, write});
 }
 
 // The size of the last axis, or 0 where it follows an extent.
@@ -169,8 +182,8 @@ bool is_plain_norm(const plugin::program& program, const plugin::operation& norm
            && !norm.has_output(1) && program.values[norm.inputs[1]].kind == SLUICE_VALUE_WEIGHT;
 }
 
-std::optional<mla_input> mla_input_of(const plugin::program& program, const uses& known,
-                                      const plugin::operation& attention) {
+std::optional<found_group> find_mla_input(const plugin::program& program, const uses& known,
+                                          const plugin::operation& attention) {
     if (attention.kind != SLUICE_OP_MLA_ATTENTION) return std::nullopt;
     mla_input found;
     found.q_rope = known.writer(attention.inputs[1], SLUICE_OP_ROPE);
@@ -199,27 +212,19 @@ std::optional<mla_input> mla_input_of(const plugin::program& program, const uses
         || width_of(program, key) != width_of(program, found.q_rope->inputs[0])
         || width_of(program, key) != width_of(program, one_head->inputs[0]))
         return std::nullopt;
+    std::vector<uint32_t> members;
     for (const plugin::operation* member :
          {heads, q->first, q->second, found.q_rope, kv->first, found.latent_norm, kv->second,
           one_head, found.k_rope, found.write})
-        found.members.push_back(member->number);
-    std::sort(found.members.begin(), found.members.end());
-    return found;
-}
-
-std::optional<std::vector<uint32_t>> find_mla_input(const plugin::program& program,
-                                                    const uses& known,
-                                                    const plugin::operation& attention) {
-    const auto found = mla_input_of(program, known, attention);
-    if (!found
-        || !known.is_closed(found->members, {found->q_nope->outputs[0], found->q_rope->outputs[0],
-                                             found->write->outputs[0]}))
+        members.push_back(member->number);
+    if (!known.is_closed(
+            members, {found.q_nope->outputs[0], found.q_rope->outputs[0], found.write->outputs[0]}))
         return std::nullopt;
-    return found->members;
+    return found_group(std::move(members), found);
 }
 
-std::optional<std::vector<uint32_t>>
-find_head_input(const plugin::program& program, const uses& known, const plugin::operation& norm) {
+std::optional<found_group> find_head_input(const plugin::program& program, const uses& known,
+                                           const plugin::operation& norm) {
     if (norm.kind != SLUICE_OP_RMS_NORM || !norm.has_input(2) || norm.has_output(1)
         || norm.as<sluice_rms_norm_attributes>().group_width != 0)
         return std::nullopt;
@@ -229,10 +234,9 @@ find_head_input(const plugin::program& program, const uses& known, const plugin:
         || program.values[stream->inputs[0]].rank != 2
         || !is_one_of(program, stream->inputs[0], {SLUICE_F32, SLUICE_BF16, SLUICE_F16}))
         return std::nullopt;
-    std::vector<uint32_t> group{stream->number, addend->number, norm.number};
-    std::sort(group.begin(), group.end());
-    if (!known.is_closed(group, {norm.outputs[0]})) return std::nullopt;
-    return group;
+    std::vector<uint32_t> members{stream->number, addend->number, norm.number};
+    if (!known.is_closed(members, {norm.outputs[0]})) return std::nullopt;
+    return found_group(std::move(members), head_input{stream, addend, &norm});
 }
 
 // A linear without a bias that reads `x`.
@@ -241,138 +245,76 @@ bool is_linear_of(const plugin::operation& operation, uint32_t x) {
            && !operation.has_input(2);
 }
 
-std::optional<std::vector<uint32_t>> find_normed_product(const plugin::program& program,
-                                                         const uses& known,
-                                                         const plugin::operation& norm) {
+std::optional<found_group> find_normed_product(const plugin::program& program, const uses& known,
+                                               const plugin::operation& norm) {
     if (norm.kind != SLUICE_OP_RMS_NORM || norm.as<sluice_rms_norm_attributes>().group_width != 0
         || norm.number + 1 >= program.operations.size())
         return std::nullopt;
     const uint32_t x = norm.outputs[0];
     const auto& linear = program.operations[norm.number + 1];
     if (!is_linear_of(linear, x)) return std::nullopt;
-    std::vector<uint32_t> group{norm.number, linear.number};
+    normed_product found{&norm, {&linear}, nullptr};
+    std::vector<uint32_t> members{norm.number, linear.number};
     std::vector<uint32_t> results{x, linear.outputs[0]};
     if (norm.has_output(1)) results.push_back(norm.outputs[1]);
     if (linear.number + 1 < program.operations.size()) {
         const auto& route = program.operations[linear.number + 1];
         if (route.kind == SLUICE_OP_ROUTE && route.inputs[0] == linear.outputs[0]) {
-            group.push_back(route.number);
+            found.route = &route;
+            members.push_back(route.number);
             for (const uint32_t value : route.outputs)
                 if (value != SLUICE_VALUE_NONE) results.push_back(value);
-            if (!known.is_closed(group, results)) return std::nullopt;
-            return group;
+            if (!known.is_closed(members, results)) return std::nullopt;
+            return found_group(std::move(members), std::move(found));
         }
     }
     for (const uint32_t reader : known.readers(x)) {
         const auto& other = program.operations[reader];
         if (reader == linear.number || !is_linear_of(other, x)
-            || group.size() == 2 + few_parts_more)
+            || found.linears.size() == 1 + few_parts_more)
             continue;
-        group.push_back(reader);
+        found.linears.push_back(&other);
+        members.push_back(reader);
         results.push_back(other.outputs[0]);
     }
-    if (!known.is_closed(group, results, linear.number)) return std::nullopt;
+    if (!known.is_closed(members, results, linear.number)) return std::nullopt;
+    found_group group(std::move(members), std::move(found));
+    group.runs_at = linear.number;
     return group;
 }
 
 } // namespace
 
-plugin::schedule make_schedule(const plugin::program& program, bool fuses) {
-    if (!fuses) return plugin::in_program_order(program);
-    const uses known(program);
-    std::vector<std::vector<uint32_t>> group_at(program.operations.size()); // by where it runs
+fused_schedule make_schedule(const plugin::program& program, bool fuses) {
+    std::vector<std::optional<found_group>> group_at(program.operations.size()); // by where it runs
     std::vector<bool> taken(program.operations.size());
-    for (const auto& operation : program.operations)
-        for (const auto find :
-             {find_attention_input, find_mla_input, find_head_input, find_normed_product}) {
-            const auto group = find(program, known, operation);
-            if (!group) continue;
-            if (std::any_of(group->begin(), group->end(), [&](uint32_t m) { return taken[m]; }))
-                continue;
-            for (const uint32_t member : *group) taken[member] = true;
-            const bool is_product = find == find_normed_product;
-            const bool has_route = program.operations[group->back()].kind == SLUICE_OP_ROUTE;
-            group_at[is_product && !has_route ? (*group)[1] : group->back()] = *group;
-        }
-    plugin::schedule order;
+    if (fuses) {
+        const uses known(program);
+        for (const auto& operation : program.operations)
+            for (const auto find :
+                 {find_attention_input, find_mla_input, find_head_input, find_normed_product}) {
+                auto group = find(program, known, operation);
+                if (!group) continue;
+                const auto& members = group->members;
+                if (std::any_of(members.begin(), members.end(),
+                                [&](uint32_t m) { return taken[m]; }))
+                    continue;
+                for (const uint32_t member : members) taken[member] = true;
+                const uint32_t at = group->runs_at;
+                group_at[at] = std::move(group);
+            }
+    }
+    fused_schedule order;
     for (const auto& operation : program.operations) {
-        if (!group_at[operation.number].empty())
-            order.push_back(group_at[operation.number]);
-        else if (!taken[operation.number])
-            order.push_back({operation.number});
+        if (auto& group = group_at[operation.number]) {
+            order.groups.push_back(std::move(group->members));
+            order.fused.push_back(std::move(group->fused));
+        } else if (!taken[operation.number]) {
+            order.groups.push_back({operation.number});
+            order.fused.emplace_back();
+        }
     }
     return order;
-}
-
-std::optional<attention_input> read_attention_input(const plugin::program& program,
-                                                    const std::vector<uint32_t>& group) {
-    attention_input found;
-    for (const uint32_t member : group)
-        if (program.operations[member].kind == SLUICE_OP_KV_WRITE && group.size() > 1)
-            found.write = &program.operations[member];
-    if (found.write == nullptr) return std::nullopt;
-    const uses known(program);
-    const auto k = chain_before(program, known, found.write->inputs[2]);
-    if (!k) return std::nullopt;
-    for (const uint32_t member : group) {
-        const auto& operation = program.operations[member];
-        if (operation.kind != SLUICE_OP_ROPE || operation.number == k->rope->number) continue;
-        const auto q = chain_before(program, known, operation.outputs[0]);
-        found.q = q->source;
-        found.q_norm = q->norm;
-        found.q_rope = q->rope;
-    }
-    found.k = k->source;
-    found.k_norm = k->norm;
-    found.k_rope = k->rope;
-    found.v = found.write->inputs[3];
-    return found;
-}
-
-std::optional<mla_input> read_mla_input(const plugin::program& program,
-                                        const std::vector<uint32_t>& group) {
-    const uses known(program);
-    for (const uint32_t member : group) {
-        const auto& write = program.operations[member];
-        if (write.kind != SLUICE_OP_KV_WRITE) continue;
-        for (const uint32_t reader : known.readers(write.outputs[0]))
-            if (auto found = mla_input_of(program, known, program.operations[reader]);
-                found && found->members == group)
-                return found;
-    }
-    return std::nullopt;
-}
-
-std::optional<head_input> read_head_input(const plugin::program& program,
-                                          const std::vector<uint32_t>& group) {
-    if (group.size() != 3) return std::nullopt;
-    head_input found;
-    for (const uint32_t member : group) {
-        const auto& operation = program.operations[member];
-        if (operation.kind == SLUICE_OP_RMS_NORM) found.norm = &operation;
-    }
-    if (found.norm == nullptr) return std::nullopt;
-    for (const uint32_t member : group) {
-        const auto& operation = program.operations[member];
-        if (operation.kind != SLUICE_OP_GATHER_ROWS) continue;
-        if (operation.outputs[0] == found.norm->inputs[0]) found.stream = &operation;
-        if (operation.outputs[0] == found.norm->inputs[2]) found.addend = &operation;
-    }
-    if (found.stream == nullptr || found.addend == nullptr) return std::nullopt;
-    return found;
-}
-
-std::optional<normed_product> read_normed_product(const plugin::program& program,
-                                                  const std::vector<uint32_t>& group) {
-    normed_product found;
-    for (const uint32_t member : group) {
-        const auto& operation = program.operations[member];
-        if (operation.kind == SLUICE_OP_RMS_NORM) found.norm = &operation;
-        if (operation.kind == SLUICE_OP_LINEAR) found.linears.push_back(&operation);
-        if (operation.kind == SLUICE_OP_ROUTE) found.route = &operation;
-    }
-    if (found.norm == nullptr || found.linears.empty()) return std::nullopt;
-    return found;
 }
 
 } // namespace sluice::cuda

@@ -3,39 +3,27 @@
 
 #include <sluice/plugin/memory_plan.hpp>
 
+#include <variant>
+
 namespace sluice::cuda {
 
 namespace plugin = sluice::plugin;
 
-// The groups of `program` in the order in which they run. With `fuses` false every operation is a
-// group of its own. Groups that are found:
-//   attention input  [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes
-//                    between them
-//   mla input        the slices of q, of which the second goes through a rope, and of the latent
-//                    and the shared key, with the rms_norm of the one, the rope of the other and
-//                    kv_write, and the reshapes between them
-//   head input       gather_rows of the stream and of its addend, and the norm over both
-//   normed product   rms_norm over whole rows and the linear right after it that reads it; where
-//                    that linear is the router, also its route, else up to few_parts_more later
-//                    linears that read the same rows
-// Each runs at the place of its last operation, but a normed product at that of its first linear:
-// the later ones need nothing else.
-plugin::schedule make_schedule(const plugin::program& program, bool fuses);
+// ---- What groups are made of ----
+// Numbers are those of values; operations are the program's.
 
-// What make_schedule found an attention input to be made of: value numbers.
+// [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes between them.
 struct attention_input {
     uint32_t q = 0, k = 0, v = 0; // [tokens, heads * width]
     const plugin::operation* q_norm = nullptr;
     const plugin::operation* k_norm = nullptr;
     const plugin::operation* q_rope = nullptr;
-    const plugin::operation* k_rope = nullptr;
     const plugin::operation* write = nullptr;
 };
-// Empty where the group is none.
-std::optional<attention_input> read_attention_input(const plugin::program& program,
-                                                    const std::vector<uint32_t>& group);
 
-// What lies between the projections of multi-head latent attention and the attention itself.
+// What lies between the projections of multi-head latent attention and the attention itself: the
+// slices of q, of which the second goes through a rope, and of the latent and the shared key, with
+// the rms_norm of the one, the rope of the other and kv_write, and the reshapes between them.
 struct mla_input {
     uint32_t q = 0;                            // [tokens, heads * (nope + rope)]
     uint32_t kv = 0;                           // [tokens, latent + rope]
@@ -44,25 +32,37 @@ struct mla_input {
     const plugin::operation* latent_norm = nullptr;
     const plugin::operation* k_rope = nullptr;
     const plugin::operation* write = nullptr;
-    std::vector<uint32_t> members; // in the order of the program
 };
-std::optional<mla_input> read_mla_input(const plugin::program& program,
-                                        const std::vector<uint32_t>& group);
 
+// gather_rows of the stream and of its addend, and the norm over both.
 struct head_input {
     const plugin::operation* stream = nullptr;
     const plugin::operation* addend = nullptr;
     const plugin::operation* norm = nullptr;
 };
-std::optional<head_input> read_head_input(const plugin::program& program,
-                                          const std::vector<uint32_t>& group);
 
+// rms_norm over whole rows and the linear right after it that reads it; where that linear is the
+// router, also its route, else up to few_parts_more later linears that read the same rows.
 struct normed_product {
     const plugin::operation* norm = nullptr;
     std::vector<const plugin::operation*> linears; // in the order of the program
     const plugin::operation* route = nullptr;      // or NULL
 };
-std::optional<normed_product> read_normed_product(const plugin::program& program,
-                                                  const std::vector<uint32_t>& group);
+
+// The first of them: an operation by itself.
+using fused_group =
+    std::variant<std::monostate, attention_input, mla_input, head_input, normed_product>;
+
+// ---- The order ----
+
+struct fused_schedule {
+    plugin::schedule groups;        // of operations, in the order in which they run
+    std::vector<fused_group> fused; // [groups]: what each is made of
+};
+
+// With `fuses` false every operation is a group of its own. A group runs at the place of its last
+// operation, but a normed product without a route at that of its first linear: the later ones need
+// nothing else. The result names operations of `program`, which must outlive it.
+fused_schedule make_schedule(const plugin::program& program, bool fuses);
 
 } // namespace sluice::cuda

@@ -91,7 +91,7 @@ class attention_step final : public step {
                              call_.key_width, " and ", call_.value_width, " elements are too wide");
             return;
         }
-        call_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
+        call_.programmatic = may_start_early(owner);
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
@@ -182,13 +182,11 @@ class mla_attention_step final : public step {
         }
         plan_ = plan_mla_attention(call_, owner.context_max(),
                                    owner.card().properties().multiprocessor_count);
-        call_.programmatic =
-            plan_.decode.takes_all_rows && owner.follows_kernel() && overlaps_kernels(owner);
+        call_.programmatic = plan_.decode.takes_all_rows && may_start_early(owner);
         if (form_ == SLUICE_MLA_FORM_ANY && owner.card().is_hopper()
             && !plan_.decode.takes_all_rows)
             expanded_ = plan_mla_expanded(call_, owner.context_max(),
                                           owner.card().properties().multiprocessor_count);
-        // Those of decoding come first.
         counters_ = zeroed_counters(owner.card(), expanded_.attention.counters);
     }
 

@@ -1,6 +1,5 @@
 // Groups of operations in one launch, as schedule.hpp finds them.
 #include "../rope_tables.hpp"
-#include "../schedule.hpp"
 #include "multiply.hpp"
 #include "operands.hpp"
 
@@ -53,7 +52,7 @@ std::unique_ptr<step> make_attention_input(const bound& owner, const attention_i
     call.value_cache = owner.cache().part(state_number, 1);
     call.value_type = state.part_type[1];
     // Of few rows what comes before are products of this backend's own.
-    call.programmatic = call.rows <= few_rows && owner.follows_kernel() && overlaps_kernels(owner);
+    call.programmatic = call.rows <= few_rows && may_start_early(owner);
     return launching([call, table](cudaStream_t stream) {
         launch_qk_norm_rope_write(call, stream);
         check(cudaGetLastError(), "launching the input of attention");
@@ -63,10 +62,7 @@ std::unique_ptr<step> make_attention_input(const bound& owner, const attention_i
 // Steps one after the other.
 class sequential_step final : public step {
   public:
-    sequential_step(bound& owner, const std::vector<uint32_t>& group) {
-        for (const uint32_t member : group)
-            parts_.push_back(make_step(owner, owner.source().operations[member]));
-    }
+    void add(std::unique_ptr<step> part) { parts_.push_back(std::move(part)); }
     uint64_t scratch_bytes() const override {
         uint64_t most = 0;
         for (const auto& part : parts_) most = std::max(most, part->scratch_bytes());
@@ -80,7 +76,8 @@ class sequential_step final : public step {
     std::vector<std::unique_ptr<step>> parts_;
 };
 
-std::unique_ptr<step> make_mla_input(bound& owner, const mla_input& found) {
+std::unique_ptr<step> make_mla_input(bound& owner, const std::vector<uint32_t>& group,
+                                     const mla_input& found) {
     const auto& attributes = found.q_rope->as<sluice_rope_attributes>();
     const auto table =
         owner.context().tables->share(attributes, found.q_rope->table, owner.context_max());
@@ -115,9 +112,14 @@ std::unique_ptr<step> make_mla_input(bound& owner, const mla_input& found) {
     call.latent_type = state.part_type[0];
     call.rope_keys = owner.cache().part(state_number, 1);
     call.rope_key_type = state.part_type[1];
-    if (!fits_mla_input(call)) return std::make_unique<sequential_step>(owner, found.members);
+    if (!fits_mla_input(call)) {
+        auto parts = std::make_unique<sequential_step>();
+        for (const uint32_t member : group)
+            parts->add(make_step(owner, owner.source().operations[member]));
+        return parts;
+    }
     // Of few rows what comes before are products of this backend's own.
-    call.programmatic = call.rows <= few_rows && owner.follows_kernel() && overlaps_kernels(owner);
+    call.programmatic = call.rows <= few_rows && may_start_early(owner);
     return launching([call, table](cudaStream_t stream) { launch_mla_input(call, stream); });
 }
 
@@ -139,7 +141,7 @@ class normed_product_step final : public step {
     normed_product_step(bound& owner, const normed_product& found)
         : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linears.front()))) {
         few_.norm = norm_of(owner, *found.norm);
-        few_.programmatic = owner.follows_kernel() && overlaps_kernels(owner);
+        few_.programmatic = may_start_early(owner);
         few_.clusters = owner.card().is_hopper();
         if (found.route != nullptr) {
             route_ = route_call_of(owner, *found.route);
@@ -148,19 +150,15 @@ class normed_product_step final : public step {
         }
         const bool is_few = few_.product.places <= few_norm_rows;
         fits_ = is_few && (route_ ? fits_router_few(few_, *route_) : fits_product_few(few_));
-        if (!fits_) parts_.push_back(make_step(owner, *found.norm));
+        if (!fits_) rest_.add(make_step(owner, *found.norm));
         for (const auto* linear : found.linears)
             if (!fits_ || (linear != found.linears.front() && !takes_along(*linear)))
-                parts_.push_back(make_step(owner, *linear));
-        if (!fits_ && found.route != nullptr) parts_.push_back(make_step(owner, *found.route));
+                rest_.add(make_step(owner, *linear));
+        if (!fits_ && found.route != nullptr) rest_.add(make_step(owner, *found.route));
         if (fits_ && !route_) few_.warps = choose_few_warps(owner, few_);
     }
 
-    uint64_t scratch_bytes() const override {
-        uint64_t most = 0;
-        for (const auto& part : parts_) most = std::max(most, part->scratch_bytes());
-        return most;
-    }
+    uint64_t scratch_bytes() const override { return rest_.scratch_bytes(); }
 
     void launch(cudaStream_t stream) override {
         if (fits_) {
@@ -170,7 +168,7 @@ class normed_product_step final : public step {
                 launch_product_few(few_, stream);
             check(cudaGetLastError(), "multiplying normed rows by a weight");
         }
-        for (const auto& part : parts_) part->launch(stream);
+        rest_.launch(stream);
     }
 
   private:
@@ -209,19 +207,19 @@ class normed_product_step final : public step {
     std::optional<route_call> route_;
     device_memory ticket_;
     bool fits_ = false;
-    std::vector<std::unique_ptr<step>> parts_;
+    sequential_step rest_; // what does not go along
 };
 
 } // namespace
 
-std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group) {
-    if (const auto found = read_attention_input(owner.source(), group))
+std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group,
+                                      const fused_group& fused) {
+    if (const auto* found = std::get_if<attention_input>(&fused))
         return make_attention_input(owner, *found);
-    if (const auto found = read_mla_input(owner.source(), group))
-        return make_mla_input(owner, *found);
-    if (const auto found = read_head_input(owner.source(), group))
-        return make_head_input(owner, *found);
-    if (const auto found = read_normed_product(owner.source(), group))
+    if (const auto* found = std::get_if<mla_input>(&fused))
+        return make_mla_input(owner, group, *found);
+    if (const auto* found = std::get_if<head_input>(&fused)) return make_head_input(owner, *found);
+    if (const auto* found = std::get_if<normed_product>(&fused))
         return std::make_unique<normed_product_step>(owner, *found);
     plugin::fail(SLUICE_INTERNAL, "a group of ", group.size(), " operations has no step");
 }

@@ -19,6 +19,11 @@ inline bool overlaps_kernels(const bound& owner) {
     return owner.card().properties().compute_capability >= 90;
 }
 
+// Whether the step that is being made may start while what comes before it still runs.
+inline bool may_start_early(const bound& owner) {
+    return owner.follows_kernel() && overlaps_kernels(owner);
+}
+
 // The product of operation `linear`, without its bias.
 product_call linear_call(const bound& owner, const plugin::operation& operation);
 

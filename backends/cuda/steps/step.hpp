@@ -31,7 +31,8 @@ std::string claim(const sluice_program& program, const plugin::operation& operat
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation);
 
 // The step of several operations that run together (schedule.hpp).
-std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group);
+std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group,
+                                      const fused_group& fused);
 
 // By file. claim_*: the kernel's name, or an empty text where the file has no step for the
 // operation; throws SLUICE_UNSUPPORTED with the reason where it has one, but not for these
