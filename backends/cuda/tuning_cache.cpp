@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <fstream>
@@ -17,7 +18,7 @@ namespace sluice::cuda {
 
 namespace {
 
-constexpr size_t file_bytes_max = size_t{16} << 20;
+constexpr std::streamoff file_bytes_max = 16 << 20;
 constexpr size_t choices_max = 100000;
 
 // A file's name from what it holds for: letters, digits and single dashes.
@@ -94,14 +95,12 @@ std::optional<tuning_cache::choice_map> tuning_cache::read() const {
     if (!std::filesystem::exists(path_, error) && !error) return std::nullopt;
     try {
         if (error) throw std::runtime_error(error.message());
-        // To its end, not to a size asked for before: others put new files in its place.
-        std::ifstream stream(path_, std::ios::binary);
-        std::string text(file_bytes_max + 1, '\0');
-        stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-        if (stream.bad() || (stream.fail() && !stream.eof()))
-            throw std::runtime_error("it cannot be read");
-        text.resize(static_cast<size_t>(stream.gcount()));
-        if (text.size() > file_bytes_max) throw std::runtime_error("it is too large");
+        // The size of what was opened: others put new files in its place.
+        std::ifstream stream(path_, std::ios::binary | std::ios::ate);
+        const std::streamoff size = stream.tellg();
+        if (size > file_bytes_max) throw std::runtime_error("it is too large");
+        std::string text(static_cast<size_t>(std::max<std::streamoff>(size, 0)), '\0');
+        if (!stream.seekg(0).read(text.data(), size)) throw std::runtime_error("it cannot be read");
         return choices_of(nlohmann::json::parse(text), identity_);
     } catch (const std::exception& caught) {
         warn_(path_.string() + ": measured choices of kernels are left out: " + caught.what());

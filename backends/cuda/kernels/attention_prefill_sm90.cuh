@@ -103,19 +103,6 @@ struct barriers {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Slots that are used in turn, and how often they all were (as the barriers' parity).
-template <int count>
-struct ring {
-    int slot = 0;
-    uint32_t parity = 0;
-    __device__ __forceinline__ void advance() {
-        if (++slot == count) {
-            slot = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 // Of a group of `threads` threads, those that arrive included ("bar").
 __device__ __forceinline__ void wait_named(int barrier, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

@@ -62,19 +62,6 @@ constexpr int most_threads = 32;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// The slots of stages in order, and how often they were gone through (as the barriers' parity).
-template <int count>
-struct ring {
-    int slot = 0;
-    uint32_t parity = 0;
-    __device__ __forceinline__ void advance() {
-        if (++slot == count) {
-            slot = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 // Keeps the compiler from computing all addresses beforehand, for which there are no registers.
 template <typename Element>
 __device__ __forceinline__ void pin_pointer(Element*& pointer) {

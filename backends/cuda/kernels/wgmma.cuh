@@ -52,6 +52,19 @@ __device__ __forceinline__ void arrive_expecting(uint32_t barrier, uint32_t byte
                  : "memory");
 }
 
+// Slots that are used in turn, and how often they all were (as the parity of their barriers).
+template <int count>
+struct ring {
+    int slot = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void advance() {
+        if (++slot == count) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+};
+
 // ---- Copies of boxes by one thread, which tell a barrier ----
 
 // True in one lane of the warp, which the compiler then knows to be alone ("elect.sync"): what is
