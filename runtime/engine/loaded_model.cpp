@@ -61,19 +61,18 @@ uint32_t size_on_ladder(uint32_t size, uint32_t size_max) {
     return uint32_t(std::min<uint64_t>(power >= 64 && size <= between ? between : power, size_max));
 }
 
-std::vector<uint32_t> column_ladder(uint32_t column_count_max) {
-    std::vector<uint32_t> counts;
-    for (uint64_t count = 64; count < column_count_max; count *= 4) {
-        counts.push_back(uint32_t(count));
-    }
-    counts.push_back(column_count_max);
-    return counts;
-}
-
 uint32_t columns_on_ladder(uint32_t column_count, uint32_t column_count_max) {
     uint64_t count = 64;
     while (count < column_count) count *= 4;
     return uint32_t(std::min<uint64_t>(count, column_count_max));
+}
+
+std::vector<uint32_t> column_ladder(uint32_t column_count_max) {
+    std::vector<uint32_t> counts{columns_on_ladder(1, column_count_max)};
+    while (counts.back() < column_count_max) {
+        counts.push_back(columns_on_ladder(counts.back() + 1, column_count_max));
+    }
+    return counts;
 }
 
 loaded_model::loaded_model(const configuration& configuration,

@@ -217,8 +217,14 @@ size_t model_runner::warm(warm_sizes which) {
                      size[SLUICE_EXTENT_BLOCKS]);
         bound_for(size);
     }
-    services.log(log_level::info, "{} sizes of steps prepared in {:.2f} s", sizes.size(),
+    services.log(log_level::info, "{} sizes of steps prepared in {:.2f} s", bounds_.size(),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (bounds_.size() < sizes.size()) {
+        services.log(log_level::warning,
+                     "memory has room for {} of {} sizes of steps; the others make room when they "
+                     "are needed",
+                     bounds_.size(), sizes.size());
+    }
     return bounds_.size();
 }
 
