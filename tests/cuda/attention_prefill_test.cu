@@ -6,6 +6,8 @@
 #include "kernels/product.hpp"
 #include "kernels/product_many.cuh"
 
+#include "kernel_test.cuh"
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -19,23 +21,7 @@ using namespace sluice::cuda;
 
 namespace {
 
-void check_cuda(cudaError_t status, const char* what, int line) {
-    if (status == cudaSuccess) return;
-    std::printf("FAIL line %d: %s: %s\n", line, what, cudaGetErrorString(status));
-    std::exit(1);
-}
-#define CHECK_CUDA(expression) check_cuda(expression, #expression, __LINE__)
-
 // ---- Data ----
-
-__host__ __device__ uint32_t hash(uint64_t value) {
-    value ^= value >> 33;
-    value *= 0xFF51AFD7ED558CCDull;
-    value ^= value >> 33;
-    value *= 0xC4CEB9FE1A85EC53ull;
-    value ^= value >> 33;
-    return static_cast<uint32_t>(value);
-}
 
 // Numbers from -reach to reach; where `written` is given, rows of `width` where it is -1 are NaN.
 __global__ void fill_kernel(void* data, uint32_t type, int64_t count, uint64_t seed, float reach,
@@ -57,30 +43,12 @@ __global__ void fill_unit_values_kernel(void* data, uint32_t type, const int32_t
                          place_of_slot[i / (kv_heads * width)] == i % width ? 1.0f : 0.0f);
 }
 
-struct pool {
-    std::vector<void*> blocks;
-    uint64_t seed = 1;
-    ~pool() {
-        for (void* block : blocks) cudaFree(block);
-    }
-    void* allocate(int64_t bytes) {
-        void* block = nullptr;
-        CHECK_CUDA(cudaMalloc(&block, static_cast<size_t>(std::max<int64_t>(bytes, 16))));
-        blocks.push_back(block);
-        return block;
-    }
+struct pool : device_pool {
     void* filled(uint32_t type, int64_t count, float reach, const int32_t* written = nullptr,
                  int64_t width = 1) {
         void* block = allocate(count * (type == SLUICE_F32 ? 4 : 2));
         fill_kernel<<<1024, 256>>>(block, type, count, ++seed, reach, written, width);
         CHECK_CUDA(cudaGetLastError());
-        return block;
-    }
-    template <typename Element>
-    Element* copied(const std::vector<Element>& values) {
-        const size_t bytes = values.size() * sizeof(Element);
-        auto* block = static_cast<Element*>(allocate(static_cast<int64_t>(bytes)));
-        CHECK_CUDA(cudaMemcpy(block, values.data(), bytes, cudaMemcpyDefault));
         return block;
     }
 };
@@ -465,8 +433,7 @@ struct mla_step {
         CHECK_CUDA(cudaMemset(latent_rows, 0xFF, plan.latent_rows_bytes));
         partial = static_cast<float*>(
             memory.allocate(static_cast<int64_t>(plan.decode.partial_floats) * 4));
-        counters = memory.copied(
-            std::vector<int32_t>(expanded.attention.counters, 0));
+        counters = memory.copied(std::vector<int32_t>(expanded.attention.counters, 0));
         call.programmatic = plan.decode.takes_all_rows;
     }
     void launch(cudaStream_t stream = nullptr) const {
@@ -477,8 +444,8 @@ struct mla_step {
         }
         launch_mla_attention_matrix(own, plan, latent_rows, partial, stream);
         if (expanded.places > 0)
-            launch_mla_attention_expanded(call, expanded, scratch, counters,
-                                          multiprocessors, stream);
+            launch_mla_attention_expanded(call, expanded, scratch, counters, multiprocessors,
+                                          stream);
     }
 };
 
@@ -557,26 +524,6 @@ void check_mla() {
 }
 
 // ---- Speed ----
-
-double median_microseconds(const std::function<void()>& launch, int runs) {
-    cudaEvent_t begin, end;
-    CHECK_CUDA(cudaEventCreate(&begin));
-    CHECK_CUDA(cudaEventCreate(&end));
-    std::vector<float> times;
-    for (int i = 0; i < runs + 3; ++i) {
-        CHECK_CUDA(cudaEventRecord(begin));
-        launch();
-        CHECK_CUDA(cudaEventRecord(end));
-        CHECK_CUDA(cudaEventSynchronize(end));
-        float time = 0.0f;
-        CHECK_CUDA(cudaEventElapsedTime(&time, begin, end));
-        if (i >= 3) times.push_back(time);
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
-    return times[runs / 2] * 1e3;
-}
 
 void time_case(const test_case& c, const std::string& only) {
     pool memory;
@@ -670,8 +617,7 @@ void time_mla() {
         });
         part_of("products and attention", [&] {
             launch_mla_attention_expanded(call, expanded.expanded, expanded.scratch,
-                                          expanded.counters,
-                                          multiprocessors, nullptr);
+                                          expanded.counters, multiprocessors, nullptr);
         });
         std::printf("\n");
         std::fflush(stdout);

@@ -6,6 +6,8 @@
 
 #include "errors.hpp"
 
+#include "kernel_test.cuh"
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -30,36 +32,19 @@ __global__ void fill_kernel(void* data, uint32_t type, int64_t count, uint32_t s
     }
 }
 
-// Device memory of one case.
-class pool {
-  public:
-    ~pool() {
-        for (void* block : blocks_) cudaFree(block);
-    }
+struct pool : device_pool {
+    // What nothing writes is known by its bytes.
     void* allocate(int64_t bytes) {
-        void* block = nullptr;
-        check(cudaMalloc(&block, static_cast<size_t>(bytes)), "allocating");
-        blocks_.push_back(block);
+        void* block = device_pool::allocate(bytes);
         check(cudaMemset(block, 0x55, static_cast<size_t>(bytes)), "filling");
         return block;
     }
     void* filled(uint32_t type, int64_t count) {
         void* block = allocate(count * bytes_of(type));
-        fill_kernel<<<1024, 256>>>(block, type, count, ++seed_);
+        fill_kernel<<<1024, 256>>>(block, type, count, static_cast<uint32_t>(seed++));
         check(cudaGetLastError(), "filling");
         return block;
     }
-    template <typename Element>
-    Element* copied(const std::vector<Element>& values) {
-        const auto bytes = values.size() * sizeof(Element);
-        auto* block = static_cast<Element*>(allocate(static_cast<int64_t>(bytes)));
-        check(cudaMemcpy(block, values.data(), bytes, cudaMemcpyDefault), "copying");
-        return block;
-    }
-
-  private:
-    std::vector<void*> blocks_;
-    uint32_t seed_ = 0;
 };
 
 std::vector<uint8_t> bytes_at(const void* data, int64_t count) {

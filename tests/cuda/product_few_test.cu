@@ -2,6 +2,8 @@
 // may be chosen by measurement.
 #include "kernels/product_few.hpp"
 
+#include "kernel_test.cuh"
+
 #include <sluice/abi/operations.h>
 
 #include <cmath>
@@ -14,31 +16,10 @@ using namespace sluice::cuda;
 
 namespace {
 
-void check_cuda(cudaError_t status, int line) {
-    if (status == cudaSuccess) return;
-    std::printf("FAIL line %d: %s\n", line, cudaGetErrorString(status));
-    std::exit(1);
-}
-#define CHECK_CUDA(expression) check_cuda(expression, __LINE__)
-
 std::mt19937 generator(1);
 int multiprocessors = 1, failures = 0, cases = 0;
 
-// Device memory of one case; released with it.
-struct pool {
-    std::vector<void*> blocks;
-    ~pool() {
-        for (void* block : blocks) cudaFree(block);
-    }
-    template <typename Element>
-    Element* copied(const std::vector<Element>& values) {
-        void* block = nullptr;
-        const size_t bytes = values.size() * sizeof(Element);
-        CHECK_CUDA(cudaMalloc(&block, bytes));
-        blocks.push_back(block);
-        CHECK_CUDA(cudaMemcpy(block, values.data(), bytes, cudaMemcpyHostToDevice));
-        return static_cast<Element*>(block);
-    }
+struct pool : device_pool {
     float* floats(int64_t count) {
         return copied(std::vector<float>(static_cast<size_t>(count), NAN));
     }

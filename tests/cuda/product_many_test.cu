@@ -9,6 +9,8 @@
 #include "kernels/product.hpp"
 #include "kernels/rows.hpp"
 
+#include "kernel_test.cuh"
+
 #include <sluice/abi/operations.h>
 
 #include <algorithm>
@@ -24,23 +26,7 @@ using namespace sluice::cuda;
 
 namespace {
 
-void check_cuda(cudaError_t status, const char* what, int line) {
-    if (status == cudaSuccess) return;
-    std::printf("FAIL line %d: %s: %s\n", line, what, cudaGetErrorString(status));
-    std::exit(1);
-}
-#define CHECK_CUDA(expression) check_cuda(expression, #expression, __LINE__)
-
 // ---- Data ----
-
-__host__ __device__ uint32_t hash(uint64_t value) {
-    value ^= value >> 33;
-    value *= 0xFF51AFD7ED558CCDull;
-    value ^= value >> 33;
-    value *= 0xC4CEB9FE1A85EC53ull;
-    value ^= value >> 33;
-    return static_cast<uint32_t>(value);
-}
 
 enum class content { numbers, scales, small_scales, bytes, small_codes };
 
@@ -68,31 +54,12 @@ int64_t bytes_of(uint32_t type) {
     return type == SLUICE_F32 || type == SLUICE_I32 ? 4 : type == SLUICE_BOOL ? 1 : 2;
 }
 
-struct pool {
-    std::vector<void*> blocks;
-    uint64_t seed = 1;
-    ~pool() {
-        for (void* block : blocks) cudaFree(block);
-    }
-    void* allocate(int64_t bytes) {
-        void* block = nullptr;
-        CHECK_CUDA(cudaMalloc(&block, static_cast<size_t>(std::max<int64_t>(bytes, 16))));
-        blocks.push_back(block);
-        return block;
-    }
+struct pool : device_pool {
     void* filled(uint32_t type, int64_t count, content kind) {
         const bool is_byte = kind == content::bytes || kind == content::small_codes;
         void* block = allocate(count * (is_byte ? 1 : bytes_of(type)));
         fill_kernel<<<1024, 256>>>(block, type, count, ++seed, kind);
         CHECK_CUDA(cudaGetLastError());
-        return block;
-    }
-    template <typename Element>
-    Element* copied(const std::vector<Element>& values) {
-        auto* block = static_cast<Element*>(allocate(static_cast<int64_t>(values.size()) * 4));
-        static_assert(sizeof(Element) == 4);
-        CHECK_CUDA(
-            cudaMemcpy(block, values.data(), values.size() * sizeof(Element), cudaMemcpyDefault));
         return block;
     }
 };
@@ -414,27 +381,7 @@ void check_all() {
 
 // ---- Speed ----
 
-template <typename Launch>
-double median_milliseconds(Launch&& launch) {
-    cudaEvent_t begin, end;
-    CHECK_CUDA(cudaEventCreate(&begin));
-    CHECK_CUDA(cudaEventCreate(&end));
-    std::vector<float> times;
-    for (int i = 0; i < 25; ++i) {
-        CHECK_CUDA(cudaEventRecord(begin));
-        launch();
-        CHECK_CUDA(cudaEventRecord(end));
-        CHECK_CUDA(cudaEventSynchronize(end));
-        float time = 0.0f;
-        CHECK_CUDA(cudaEventElapsedTime(&time, begin, end));
-        if (i >= 5) times.push_back(time);
-    }
-    CHECK_CUDA(cudaGetLastError());
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    std::nth_element(times.begin(), times.begin() + 10, times.end());
-    return times[10];
-}
+constexpr int timed_runs = 20;
 
 void time_call(product_call call, int64_t owned, const std::string& name) {
     const int64_t width = width_of(call);
@@ -445,8 +392,11 @@ void time_call(product_call call, int64_t owned, const std::string& name) {
     call.y = memory.allocate(call.places * width * bytes_of(call.y_type));
     for (const form& own : forms()) {
         call.copies = own.copies;
-        const double time = median_milliseconds(
-            [&] { launch_product_many(call, own.hopper, multiprocessors, nullptr); });
+        const double time =
+            1e-3
+            * median_microseconds(
+                [&] { launch_product_many(call, own.hopper, multiprocessors, nullptr); },
+                timed_runs);
         std::printf("TIME %-6s %-50s %8.3f ms %7.1f TFLOP/s\n", own.name, name.c_str(), time,
                     work / time * 1e-9);
         std::fflush(stdout);
@@ -723,7 +673,7 @@ void time_chain() {
                                         && is_sorted_right(own);
                     if (!passed) ++failures;
                     const auto microseconds = [&](auto step) {
-                        return 1e3 * median_milliseconds([&] { (own.*step)(); });
+                        return median_microseconds([&] { (own.*step)(); }, timed_runs);
                     };
                     std::printf("%s %-6s %-16s %s, deviation %.1f: error %.1e, sort %.1f, in %.1f, "
                                 "out %.1f, sum %.1f, all %.1f us\n",

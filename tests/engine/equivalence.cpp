@@ -182,19 +182,7 @@ TEST_CASE("sizes that are warmed are there when a step needs them") {
 
     model_runner runner(loaded.model);
     runner.warm(warm_sizes::decode);
-    kv_pool pool(runner.pool_options());
-    scheduler plans({64, 4}, pool);
-    const golden_file golden = read_golden("qwen3_moe");
-    scheduled_request request;
-    request.tokens = golden.tokens[0];
-    request.tokens_max = uint32_t(request.tokens.size() + golden.greedy.size());
-    plans.add(1, request);
-    for (const int32_t expected : golden.greedy) {
-        runner.run(plans.plan());
-        plans.complete();
-        CHECK(runner.greedy()[0].token == expected);
-        plans.append(1, expected);
-    }
+    check_continuation(runner, "qwen3_moe");
     CHECK(runner.prepared_count() == 4 + 1); // and the prompt's own
 }
 

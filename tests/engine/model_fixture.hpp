@@ -2,8 +2,12 @@
 #pragma once
 
 #include "api/runtime.hpp"
+#include "engine/kv_pool.hpp"
+#include "engine/model_runner.hpp"
+#include "engine/scheduler.hpp"
 #include "model/safetensors.hpp"
 
+#include <doctest/doctest.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -83,6 +87,23 @@ inline golden_file read_golden(const std::string& family) {
     const auto* continuation = reinterpret_cast<const int32_t*>(greedy.bytes.data());
     golden.greedy.assign(continuation, continuation + greedy.elements());
     return golden;
+}
+
+// Runs the first golden sequence and its continuation, whose tokens the backend must choose.
+inline void check_continuation(model_runner& runner, const std::string& family) {
+    kv_pool pool(runner.pool_options());
+    scheduler plans({64, 4}, pool);
+    const golden_file golden = read_golden(family);
+    scheduled_request request;
+    request.tokens = golden.tokens[0];
+    request.tokens_max = uint32_t(request.tokens.size() + golden.greedy.size());
+    plans.add(1, request);
+    for (const int32_t expected : golden.greedy) {
+        runner.run(plans.plan());
+        plans.complete();
+        CHECK(runner.greedy()[0].token == expected);
+        plans.append(1, expected);
+    }
 }
 
 inline float largest_difference(std::span<const float> left, std::span<const float> right) {

@@ -185,19 +185,7 @@ TEST_CASE("where memory is short, sizes of steps make room for each other") {
     model_runner runner(loaded.model);
     CHECK(runner.warm(warm_sizes::decode) == 2);
     CHECK(runner.prepared_count() == 2);
-    kv_pool pool(runner.pool_options());
-    scheduler plans({64, 4}, pool);
-    const golden_file golden = read_golden("mixtral");
-    scheduled_request request;
-    request.tokens = golden.tokens[0];
-    request.tokens_max = uint32_t(golden.tokens[0].size() + golden.greedy.size());
-    plans.add(1, request);
-    for (const int32_t expected : golden.greedy) {
-        runner.run(plans.plan());
-        plans.complete();
-        CHECK(runner.greedy()[0].token == expected);
-        plans.append(1, expected);
-    }
+    check_continuation(runner, "mixtral");
     CHECK(runner.prepared_count() == 2);
 }
 
