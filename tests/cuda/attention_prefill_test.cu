@@ -226,23 +226,6 @@ std::vector<named_form> forms(const std::string& only) {
     return chosen;
 }
 
-float value_of(const std::vector<uint8_t>& bytes, uint32_t type, int64_t index) {
-    if (type == SLUICE_F32) {
-        float value;
-        std::memcpy(&value, bytes.data() + index * 4, 4);
-        return value;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, bytes.data() + index * 2, 2);
-    if (type == SLUICE_BF16) {
-        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-    return __half2float(__ushort_as_half(bits));
-}
-
 // ---- Correctness ----
 
 bool is_verbose = false;

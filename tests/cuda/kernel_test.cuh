@@ -1,12 +1,16 @@
 // What the tests of single kernels share.
 #pragma once
 
+#include <sluice/abi/tensor.h>
+
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 inline void check_cuda(cudaError_t status, const char* what, int line) {
@@ -53,6 +57,24 @@ class device_pool {
   private:
     std::vector<void*> blocks_;
 };
+
+// Element `index` of a float type, read back from the device.
+inline float value_of(const std::vector<uint8_t>& bytes, uint32_t type, int64_t index) {
+    if (type == SLUICE_F32) {
+        float value;
+        std::memcpy(&value, bytes.data() + index * 4, 4);
+        return value;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, bytes.data() + index * 2, 2);
+    if (type == SLUICE_BF16) {
+        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+        float value;
+        std::memcpy(&value, &wide, 4);
+        return value;
+    }
+    return __half2float(__ushort_as_half(bits));
+}
 
 // The middle one of `runs` launches, each timed by itself, after some that are not.
 template <typename Launch>

@@ -159,23 +159,6 @@ __global__ void reference_kernel(product_call call, int64_t width, int64_t count
     out[i] = activate(call.gate, gate, up);
 }
 
-float value_of(const std::vector<uint8_t>& bytes, uint32_t type, int64_t index) {
-    if (type == SLUICE_F32) {
-        float value;
-        std::memcpy(&value, bytes.data() + index * 4, 4);
-        return value;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, bytes.data() + index * 2, 2);
-    if (type == SLUICE_BF16) {
-        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-    return __half2float(__ushort_as_half(bits));
-}
-
 int multiprocessors = 1;
 bool has_hopper = false;
 int failures = 0;
