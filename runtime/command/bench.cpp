@@ -174,7 +174,7 @@ nlohmann::ordered_json result_json(const bench_options& options, const loaded_mo
     const auto account = account_parameters(model.config(), model.model());
     const double prefill = median(found.prefill);
     const double decode = median(found.decode);
-    const double steps = decode / options.batch;
+    const double bytes = step_bytes(model.config(), model.model(), options.batch);
     const double operations = operations_per_prompt_token(model.config(), account);
     return {
         {"model_type", model.config().model_type},
@@ -196,9 +196,9 @@ nlohmann::ordered_json result_json(const bench_options& options, const loaded_mo
         {"prefill_operations_per_second", prefill * operations},
         {"prefill_matrix_peak_share",
          prefill * operations / machine.matrix_peak_operations_per_second},
-        {"bytes_per_token", account.bytes_per_token},
+        {"bytes_per_step", bytes},
         {"decode_bandwidth_share",
-         steps * static_cast<double>(account.bytes_per_token) / machine.bandwidth_bytes_per_second},
+         decode / options.batch * bytes / machine.bandwidth_bytes_per_second},
         {"measured_bandwidth_bytes_per_second", machine.bandwidth_bytes_per_second},
         {"measured_matrix_peak_operations_per_second", machine.matrix_peak_operations_per_second},
         {"measured_f32_peak_operations_per_second", machine.f32_peak_operations_per_second}};
@@ -214,11 +214,11 @@ void print_text(const nlohmann::ordered_json& r) {
                r["prefill_operations_per_second"].get<double>() / 1e9,
                100 * r["prefill_matrix_peak_share"].get<double>(),
                r["measured_matrix_peak_operations_per_second"].get<double>() / 1e9);
-    fmt::print("  decode   {:9.1f} tokens/s of {} tokens: {} a token, {}{:.1f}% of the read "
+    fmt::print("  decode   {:9.1f} tokens/s of {} tokens: {}{} a step, {:.1f}% of the read "
                "bandwidth of {:.1f} GB/s\n",
                r["decode_tokens_per_second"].get<double>(), r["decode_tokens"].get<uint32_t>(),
-               bytes_text(r["bytes_per_token"].get<uint64_t>()),
-               r["batch"].get<uint32_t>() > 1 ? "at least " : "",
+               r["batch"].get<uint32_t>() > 1 ? "about " : "",
+               bytes_text(static_cast<uint64_t>(r["bytes_per_step"].get<double>())),
                100 * r["decode_bandwidth_share"].get<double>(),
                r["measured_bandwidth_bytes_per_second"].get<double>() / 1e9);
     print_step(r["decode_step"]);
@@ -229,7 +229,7 @@ void bench_profile(const bench_options& options, common_options& common,
     configuration.settings[configuration.backend].values["profile"].value = true;
     const session process(configuration, common);
     const auto model = process.load(configuration);
-    auto report = profile_report(model, options.prompt_tokens);
+    auto report = profile_report(model, options.prompt_tokens, options.batch);
     const auto generator = engine::create(model, configuration, *process.plugins);
     load requests(*generator, model->config().vocabulary_size);
     requests.run(options.batch, short_prompt, options.decode_tokens + 1);
@@ -248,6 +248,9 @@ void bench(const bench_options& options, common_options& common) {
     auto configuration = options.configuration.read();
     configuration.result_cache = "none";
     configuration.engine.prefix_reuse = false;
+    // What is asked for together is to run together.
+    configuration.engine.sequences_max =
+        std::max(configuration.engine.sequences_max, options.batch);
     if (options.profile) return bench_profile(options, common, std::move(configuration));
     const session process(configuration, common);
     const auto model = process.load(configuration);

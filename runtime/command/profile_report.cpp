@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <tuple>
+#include <utility>
 
 namespace sluice::command {
 
@@ -54,18 +56,20 @@ nlohmann::ordered_json by_kind(const program& step, std::span<const double> seco
 } // namespace
 
 nlohmann::ordered_json profile_report(const std::shared_ptr<const loaded_model>& model,
-                                      uint32_t prompt_tokens) {
+                                      uint32_t prompt_tokens, uint32_t batch) {
     std::mt19937 random{1};
     std::uniform_int_distribution<int32_t> token(
         0, static_cast<int32_t>(model->config().vocabulary_size) - 1);
-    std::vector<int32_t> prompt(prompt_tokens);
-    for (auto& each : prompt) each = token(random);
+    std::vector<std::vector<int32_t>> prompts(batch, std::vector<int32_t>(prompt_tokens));
+    for (auto& prompt : prompts)
+        for (auto& each : prompt) each = token(random);
     logits_runner runner(model);
     nlohmann::ordered_json report;
-    for (const auto& [phase, count] :
-         {std::pair("prefill", 1u), std::pair("decode", decode_steps)}) {
-        runner.greedy(prompt, count); // once more than is reported: the first binds
-        runner.greedy(prompt, count);
+    for (const auto& [phase, sequences, count] :
+         {std::tuple("prefill", 1u, 1u), std::tuple("decode", batch, decode_steps)}) {
+        const auto used = std::span(std::as_const(prompts)).first(sequences);
+        runner.greedy(used, count); // once more than is reported: the first binds
+        runner.greedy(used, count);
         const auto seconds = runner.runner()->profile();
         if (seconds.empty())
             fail(SLUICE_UNSUPPORTED, "backend \"{}\" takes no profile", model->report().backend);

@@ -1,7 +1,6 @@
 #include "engine/logits_runner.hpp"
 
 #include "base/error.hpp"
-#include "engine/sampler.hpp"
 
 namespace sluice {
 
@@ -102,32 +101,46 @@ std::vector<float> logits_runner::forward(std::span<const int32_t> tokens,
 }
 
 std::vector<int32_t> logits_runner::greedy(std::span<const int32_t> prompt, uint32_t count) {
-    check_tokens(prompt);
-    const scheduled_scope scope(scheduler_, 1);
-    scheduled_request scheduled;
-    scheduled.tokens.assign(prompt.begin(), prompt.end());
-    scheduled.tokens_max = uint32_t(prompt.size()) + count;
-    scheduled.root = root_;
-    scheduled.prefix_reuse = false;
-    scheduler_.add(0, std::move(scheduled));
-    sampler chooser;
-    const token_set nothing;
-    std::vector<int32_t> continuation;
-    while (continuation.size() < count) {
+    const std::vector<int32_t> alone(prompt.begin(), prompt.end());
+    return std::move(greedy(std::span(&alone, 1), count)[0]);
+}
+
+std::vector<std::vector<int32_t>>
+logits_runner::greedy(std::span<const std::vector<int32_t>> prompts, uint32_t count) {
+    const scheduled_scope scope(scheduler_, prompts.size());
+    for (size_t i = 0; i < prompts.size(); ++i) {
+        check_tokens(prompts[i]);
+        scheduled_request scheduled;
+        scheduled.tokens = prompts[i];
+        scheduled.tokens_max = uint32_t(prompts[i].size()) + count;
+        scheduled.root = root_;
+        scheduled.prefix_reuse = false;
+        scheduler_.add(i, std::move(scheduled));
+    }
+    std::vector<std::vector<int32_t>> continuations(prompts.size());
+    for (size_t unfinished = count > 0 ? prompts.size() : 0; unfinished > 0;) {
         const step_plan& plan = scheduler_.plan();
         executor_->run(plan, {});
-        const bool reached = plan.parts.at(0).reaches_end;
         scheduler_.complete();
-        if (!reached) continue;
-        const std::span<const sampled_token> chosen = executor_->greedy();
-        const bool sampled = !chosen.empty() && chosen[0].token >= 0;
-        continuation.push_back(
-            sampled ? chosen[0].token
-                    : chooser.sample(executor_->logits().first(vocabulary_size()), {}, nothing, 0)
-                          .token);
-        scheduler_.append(0, continuation.back());
+        for (const step_part& part : plan.parts) {
+            if (!part.reaches_end) continue;
+            auto& continuation = continuations[part.sequence];
+            continuation.push_back(greedy_token(part.logit_begin));
+            scheduler_.append(part.sequence, continuation.back());
+            if (continuation.size() < count) continue;
+            scheduler_.remove(part.sequence);
+            --unfinished;
+        }
     }
-    return continuation;
+    return continuations;
+}
+
+int32_t logits_runner::greedy_token(uint32_t row) {
+    const std::span<const sampled_token> chosen = executor_->greedy();
+    if (!chosen.empty() && chosen[row].token >= 0) return chosen[row].token;
+    const size_t width = vocabulary_size();
+    return sampler_.sample(executor_->logits().subspan(row * width, width), {}, token_set(), 0)
+        .token;
 }
 
 } // namespace sluice

@@ -45,6 +45,9 @@ class logits_runner {
 
     // The greedy continuation (ties to the lower token; end tokens do not stop it): [count].
     std::vector<int32_t> greedy(std::span<const int32_t> prompt, uint32_t count);
+    // Those of several sequences, which are computed together.
+    std::vector<std::vector<int32_t>> greedy(std::span<const std::vector<int32_t>> prompts,
+                                             uint32_t count);
 
     uint32_t vocabulary_size() const { return executor_->vocabulary_size(); }
     const kv_pool& pool() const { return pool_; }
@@ -58,11 +61,13 @@ class logits_runner {
     logits_runner(std::unique_ptr<model_runner> runner, const loaded_model& model);
 
     void check_tokens(std::span<const int32_t> tokens) const;
+    int32_t greedy_token(uint32_t logit_row);
 
     std::unique_ptr<step_executor> executor_;
     sluice_block_key root_;
     kv_pool pool_;
     scheduler scheduler_;
+    sampler sampler_;
 };
 
 } // namespace sluice

@@ -14,6 +14,10 @@ namespace {
 
 constexpr uint64_t tensor_bytes_max = uint64_t(16) << 30;
 constexpr float standard_deviation = 0.02f;
+// Of embeddings: more than all layers add, so that what a token chooses (experts, the next token)
+// depends on the token. Otherwise sequences soon repeat one token, and all rows of a step choose
+// the same experts.
+constexpr float embedding_deviation = 16.0f;
 constexpr uint64_t offset_step_bytes = 64;     // a cache line, and aligned for every element type
 constexpr uint64_t offset_steps = 1024;        // so that tensors of one shape differ
 constexpr size_t pattern_elements = 1'048'573; // a prime: the repeats line up with no row length
@@ -175,6 +179,11 @@ class dummy_checkpoint final : public checkpoint {
                              [&](uint64_t size) {
                                  return make_buffer(type, size, {scale, 0.1f * scale});
                              });
+        }
+        if (name.ends_with("embed_tokens.weight")) {
+            return buffer_of("embeddings", size_bytes, [&](uint64_t size) {
+                return make_buffer(type, size, {0.0f, embedding_deviation});
+            });
         }
         const bool is_norm = is_vector && name.find("norm") != std::string_view::npos;
         return buffer_of(is_norm ? "norms" : "weights", size_bytes, [&](uint64_t size) {

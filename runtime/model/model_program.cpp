@@ -7,6 +7,7 @@
 #include "model/families/model_builder.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 namespace sluice {
@@ -68,6 +69,23 @@ std::string format_name(const sluice_weight_format& format) {
 
 uint64_t divided_up(uint64_t value, uint64_t divisor) { return (value + divisor - 1) / divisor; }
 
+uint64_t size_bytes_of(const model_program& model, const weight_request& request) {
+    return request.matrix_count
+           * weight_bytes(model.step.value(request.value).weight_format, request.row_count,
+                          request.column_count);
+}
+
+// The part of a weight that one token uses.
+expert_share share_of(const model_config& config, const model_program& model,
+                      const std::map<value_number, expert_share>& shares, value_number weight) {
+    // An embedding gives one row to a token, unless it is the head too.
+    if (model.step.value(weight).weight_role == SLUICE_ROLE_EMBEDDING) {
+        return {1, uint64_t(config.vocabulary_size)};
+    }
+    const auto found = shares.find(weight);
+    return found != shares.end() ? found->second : expert_share{};
+}
+
 } // namespace
 
 model_program build_model_program(const model_config& config,
@@ -111,6 +129,17 @@ uint64_t weight_bytes(const sluice_weight_format& format, int64_t rows, int64_t 
     return total;
 }
 
+double step_bytes(const model_config& config, const model_program& model, uint32_t rows) {
+    const auto shares = expert_shares(model.step);
+    double total = 0;
+    for (const weight_request& request : model.weights) {
+        const expert_share share = share_of(config, model, shares, request.value);
+        const double spared = 1 - double(share.chosen) / double(share.of); // by one row
+        total += double(size_bytes_of(model, request)) * (1 - std::pow(spared, rows));
+    }
+    return total;
+}
+
 parameter_account account_parameters(const model_config& config, const model_program& model) {
     parameter_account account;
     const auto shares = expert_shares(model.step);
@@ -119,19 +148,10 @@ parameter_account account_parameters(const model_config& config, const model_pro
         const program_value& value = model.step.value(request.value);
         const uint64_t count = uint64_t(request.matrix_count) * uint64_t(request.row_count)
                                * uint64_t(request.column_count);
-        const uint64_t size_bytes =
-            request.matrix_count
-            * weight_bytes(value.weight_format, request.row_count, request.column_count);
+        const uint64_t size_bytes = size_bytes_of(model, request);
         account.parameter_count += count;
         account.size_bytes += size_bytes;
-        expert_share share;
-        if (const auto found = shares.find(request.value); found != shares.end()) {
-            share = found->second;
-        }
-        // An embedding gives one row to a token, unless it is the head too.
-        if (value.weight_role == SLUICE_ROLE_EMBEDDING) {
-            share = {1, uint64_t(config.vocabulary_size)};
-        }
+        const expert_share share = share_of(config, model, shares, request.value);
         account.active_parameter_count += count / share.of * share.chosen;
         account.bytes_per_token += size_bytes / share.of * share.chosen;
         type_bytes& type = types[format_name(value.weight_format)];

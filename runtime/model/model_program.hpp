@@ -107,6 +107,10 @@ struct parameter_account {
 
 parameter_account account_parameters(const model_config& config, const model_program& model);
 
+// Weights that a step of `rows` tokens of different sequences reads, on average where every expert
+// is chosen equally often.
+double step_bytes(const model_config& config, const model_program& model, uint32_t rows);
+
 // Bytes of a matrix [rows, columns] in a format, scales and zero points included.
 uint64_t weight_bytes(const sluice_weight_format& format, int64_t rows, int64_t columns);
 

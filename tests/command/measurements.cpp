@@ -130,7 +130,7 @@ TEST_CASE("bench reports speeds and their shares of the machine's limits") {
                                       "--decode-tokens", "4", "--repetitions", "2", "--json"})
                           .json();
     for (const char* key :
-         {"prefill_tokens_per_second", "decode_tokens_per_second", "bytes_per_token",
+         {"prefill_tokens_per_second", "decode_tokens_per_second", "bytes_per_step",
           "decode_bandwidth_share", "prefill_matrix_peak_share", "operations_per_prompt_token",
           "measured_bandwidth_bytes_per_second", "measured_matrix_peak_operations_per_second"}) {
         CAPTURE(key);

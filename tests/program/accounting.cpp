@@ -36,6 +36,21 @@ TEST_CASE("parameters of known models") {
     CHECK(double(gpt_oss.size_bytes) / (1 << 30) == doctest::Approx(12.8).epsilon(0.01));
 }
 
+TEST_CASE("rows of a step share what they read") {
+    const auto config =
+        load_model_config(fmt::format("{}/configs/olmoe.json", SLUICE_TEST_DATA_DIR));
+    const model_program model = build_model_program(config, {});
+    const parameter_account account = account_parameters(config, model);
+    CHECK(step_bytes(config, model, 1) == doctest::Approx(double(account.bytes_per_token)));
+    // 8 of 64 experts, three matrices of 2048 by 1024 in each of 16 layers: two rows miss an expert
+    // with a chance of 49 in 64.
+    const double experts = 2.0 * 16 * 64 * 3 * 2048 * 1024;
+    CHECK(step_bytes(config, model, 2) - step_bytes(config, model, 1)
+          == doctest::Approx(experts * (15.0 / 64 - 8.0 / 64)).epsilon(1e-4));
+    CHECK(step_bytes(config, model, 4096)
+          == doctest::Approx(double(account.size_bytes)).epsilon(0.03));
+}
+
 TEST_CASE("a latent cache is small") {
     // (64 + 16) f32 values a token in each of 3 layers.
     CHECK(account_of("deepseek_v3").cache_bytes_per_token == 3 * 80 * 4);
