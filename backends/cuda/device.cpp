@@ -1,5 +1,7 @@
 #include "device.hpp"
 
+#include "kernels/measure.hpp"
+
 #include <cstring>
 
 namespace sluice::cuda {
@@ -61,6 +63,11 @@ device::device(int ordinal) {
                      ") has compute capability ", found.major, ".", found.minor,
                      "; 8.0 or later is needed");
     use();
+    properties_.code_capability = code_capability();
+    if (properties_.code_capability == 0)
+        plugin::fail(SLUICE_UNAVAILABLE, "the backend holds no kernels for device ", ordinal, " (",
+                     properties_.name, ", compute capability ", found.major, ".", found.minor,
+                     "); build it with SLUICE_CUDA_TARGETS that include it");
     check(cudaStreamCreateWithFlags(&setup_stream_, cudaStreamNonBlocking), "creating a stream");
 }
 

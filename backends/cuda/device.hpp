@@ -15,6 +15,7 @@ struct device_properties {
     int ordinal = 0;
     std::string name;
     int compute_capability = 0; // 80, 90
+    int code_capability = 0;    // of the kernels that it runs; see kernels/measure.hpp
     int multiprocessor_count = 0;
     int shared_bytes_per_block = 0; // with opt-in
     int64_t l2_bytes = 0;
@@ -31,7 +32,10 @@ class device {
     uint64_t memory_bytes_free() const;
 
     // Whether Hopper's own instructions may be used.
-    bool is_hopper() const { return allows_hopper_ && properties_.compute_capability == 90; }
+    bool is_hopper() const {
+        return allows_hopper_ && properties_.compute_capability == 90
+               && properties_.code_capability >= 90;
+    }
     void forbid_hopper() { allows_hopper_ = false; }
 
     // Held while a stream is captured, during which nobody may wait for the whole device.

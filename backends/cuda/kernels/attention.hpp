@@ -86,10 +86,8 @@ void launch_attention_decode(const attention_call& call, const attention_decode_
 // take them all; every row where that is 0. Also clears the rows of padding.
 void launch_attention_prefill(const attention_call& call, int32_t decode_rows, cudaStream_t stream);
 
-// The same with wgmma (sm_90a), which this device may have code for. It takes what
-// fits_attention_matrix says, with heads of 64 or 128 elements, blocks of a multiple of 8 tokens,
-// and no softcap.
-bool has_attention_prefill_sm90();
+// The same with wgmma, on Hopper. It takes what fits_attention_matrix says, with heads of 64 or 128
+// elements, blocks of a multiple of 8 tokens, and no softcap.
 bool fits_attention_prefill_sm90(const attention_call& call);
 
 // How the places of a tile of rows are cut where there are few tiles. Fixed by the sizes of the

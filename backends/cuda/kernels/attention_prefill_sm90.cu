@@ -92,19 +92,8 @@ void launch_for(const attention_call& call, int32_t decode_rows, const attention
 
 } // namespace
 
-bool has_attention_prefill_sm90() {
-    static const bool has = [] {
-        cudaFuncAttributes attributes{};
-        const auto status = cudaFuncGetAttributes(
-            &attributes, prefill::attention_kernel<large_form<128>, __nv_bfloat16>);
-        if (status != cudaSuccess) cudaGetLastError(); // which would be found after a launch
-        return status == cudaSuccess && tensor_map_encoder() != nullptr;
-    }();
-    return has;
-}
-
 bool fits_attention_prefill_sm90(const attention_call& call) {
-    return has_attention_prefill_sm90() && fits_attention_matrix(call)
+    return tensor_map_encoder() != nullptr && fits_attention_matrix(call)
            && (call.key_width == 64 || call.key_width == 128) && call.softcap == 0
            && call.rows.tokens_per_block % 8 == 0;
 }

@@ -616,13 +616,25 @@ struct consumer {
         }
     }
 
+    // Read by the lane that will release it, for all.
+    __device__ __forceinline__ tile read_tile() const {
+        constexpr int words = sizeof(tile) / sizeof(int32_t);
+        int32_t word[words];
+        if (lane == 0) memcpy(word, &shared, sizeof(tile));
+#pragma unroll
+        for (int i = 0; i < words; ++i) word[i] = __shfl_sync(0xFFFFFFFFu, word[i], 0);
+        tile read;
+        memcpy(&read, word, sizeof(tile));
+        return read;
+    }
+
     __device__ __forceinline__ void run() {
         const attended_rows& rows = a.call.rows;
         const int group = a.call.heads / a.call.kv_heads;
         if (warpgroup == Form::consumers - 1) give_turn();
         for (uint32_t parity = 0;; parity ^= 1) {
             wait_for_phase(shared_address(&at.query_full), parity);
-            own = shared;
+            own = read_tile();
             if (own.turns == 0) return;
             const int32_t length = __ldg(rows.kv_length + own.rows.sequence);
 #pragma unroll

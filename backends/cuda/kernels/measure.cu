@@ -67,6 +67,13 @@ void launch_read_kept(const void* data, int64_t size_bytes, int multiprocessor_c
         static_cast<const uint4*>(data), size_bytes / 16, sink);
 }
 
+int code_capability() {
+    cudaFuncAttributes attributes{};
+    if (cudaFuncGetAttributes(&attributes, f32_kernel) == cudaSuccess) return attributes.ptxVersion;
+    cudaGetLastError(); // which would be found after a launch
+    return 0;
+}
+
 double launch_f32_work(int multiprocessor_count, float* sink, cudaStream_t stream) {
     f32_kernel<<<multiprocessor_count * work_blocks, work_threads, 0, stream>>>(sink, 0.5f);
     return 2.0 * multiprocessor_count * work_blocks * work_threads * work_chains * work_rounds;

@@ -20,4 +20,8 @@ void launch_read_kept(const void* data, int64_t size_bytes, int multiprocessor_c
 // float32 multiply-adds on all cores; returns how many operations one launch does.
 double launch_f32_work(int multiprocessor_count, float* sink, cudaStream_t stream);
 
+// The compute capability (80, 90) of the code that the card in use runs: of the PTX from which the
+// driver compiled it, where the library holds no code for the card itself. 0: neither is there.
+int code_capability();
+
 } // namespace sluice::cuda

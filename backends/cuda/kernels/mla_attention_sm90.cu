@@ -5,6 +5,7 @@
 #include "launch.cuh"
 #include "mla_attention.hpp"
 #include "product.hpp"
+#include "tensor_map.hpp"
 
 namespace sluice::cuda {
 
@@ -122,7 +123,7 @@ product_call expansion(const mla_attention_call& call, const weight_view& up,
 mla_expanded_plan plan_mla_expanded(const mla_attention_call& call, int64_t context_max,
                                     int multiprocessor_count) {
     mla_expanded_plan plan;
-    if (!has_attention_prefill_sm90() || !fits_mla_attention_matrix(call) || call.nope != nope
+    if (tensor_map_encoder() == nullptr || !fits_mla_attention_matrix(call) || call.nope != nope
         || call.rope != rope || call.value_width != value_width || call.latent != latent
         || call.rows.tokens_per_block % 8 != 0 || call.rows.rows < 2 * rows_min
         || (call.o_type != call.q_nope_type && call.o_type != SLUICE_F32))

@@ -110,7 +110,7 @@ void launch_product_many(const product_call& call, bool is_hopper, int multiproc
     if (call.places <= 0) return;
     const many::arguments arguments = arguments_of(call);
     const bool is_bfloat = call.x_type == SLUICE_BF16;
-    if (is_hopper && many::has_sm90())
+    if (is_hopper)
         many::launch_sm90(arguments, call.weight.storage, is_bfloat, call.gate.gates,
                           multiprocessor_count, stream);
     else

@@ -484,8 +484,6 @@ __device__ __forceinline__ void add_biases(float* d, const float (&bias)[2]) {
 // Launchers of the two forms.
 void launch_sm80(const arguments& call, weight_storage storage, bool is_bfloat, bool gated,
                  int multiprocessor_count, cudaStream_t stream);
-// Whether the kernels were compiled for sm_90a; otherwise launch_sm90 does nothing.
-bool has_sm90();
 void launch_sm90(const arguments& call, weight_storage storage, bool is_bfloat, bool gated,
                  int multiprocessor_count, cudaStream_t stream);
 void launch_sm90_f16(const arguments& call, weight_storage storage, bool gated,

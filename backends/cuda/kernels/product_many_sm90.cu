@@ -86,17 +86,6 @@ void prepare_sm90(arguments& call, tensor_maps& maps, weight_storage storage, bo
         call.copies = operand_copies::copies;
 }
 
-bool has_sm90() {
-    static const bool has = [] {
-        cudaFuncAttributes attributes{};
-        const cudaError_t status = cudaFuncGetAttributes(
-            &attributes, product_kernel<__nv_bfloat16, weight_storage::bfloat16, false, false>);
-        if (status != cudaSuccess) cudaGetLastError(); // which would be found after a launch
-        return status == cudaSuccess && attributes.maxThreadsPerBlock >= threads;
-    }();
-    return has;
-}
-
 void launch_sm90(const arguments& call, weight_storage storage, bool is_bfloat, bool gated,
                  int multiprocessor_count, cudaStream_t stream) {
     if (is_bfloat)

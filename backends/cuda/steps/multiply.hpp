@@ -14,9 +14,9 @@ inline constexpr int32_t few_rows_of_expert = 16;
 // Choices up to which experts are read for each choice, without sorting: few choose the same.
 inline constexpr int64_t few_choices = 64;
 
-// Whether kernels may start while the one before still runs.
+// Whether kernels may start while the one before still runs: their code for 9.0 knows of it.
 inline bool overlaps_kernels(const bound& owner) {
-    return owner.card().properties().compute_capability >= 90;
+    return owner.card().properties().code_capability >= 90;
 }
 
 // Whether the step that is being made may start while what comes before it still runs.
