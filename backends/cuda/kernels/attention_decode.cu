@@ -12,6 +12,7 @@
 #include "attention.cuh"
 #include "attention_matrix.cuh"
 #include "launch.cuh"
+#include "turn_heads.cuh"
 
 #include "../errors.hpp"
 
@@ -31,6 +32,7 @@ constexpr int splits_max = 96;
 struct decode_arguments {
     attention_call call;
     attention_decode_plan plan;
+    qk_norm_rope_write_call input; // where the kernel takes it
     float* partial;
     int32_t* counters;
 };
@@ -49,8 +51,53 @@ struct decode_room {
     bool is_last;
 };
 
+// Queries of a block's heads to shared memory, [heads, width], normed and turned, and where
+// `writes` the row's key and value of the kv head to their slot. All threads of the block.
+template <typename Element, int width>
+__device__ __forceinline__ void take_input(const qk_norm_rope_write_call& input, int row,
+                                           int first_head, int heads, int kv_head, bool writes,
+                                           Element* queries) {
+    constexpr int head_lanes = width / 16, heads_at_once = 32 / head_lanes, half = width / 2;
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const int own = lane / head_lanes, pair = lane % head_lanes * 8;
+    const int64_t slot = input.slot[row];
+    writes = writes && slot >= 0 && slot < input.slots;
+    float cosine[8], sine[8];
+    load_turn(input.rope, input.position[row], pair, cosine, sine);
+    // Groups of queries, then one of the key.
+    const int groups = (heads + heads_at_once - 1) / heads_at_once;
+    for (int group = warp; group <= groups; group += warps) {
+        const bool is_query = group < groups;
+        const int head = group * heads_at_once + own;
+        const bool is_there = is_query ? head < heads : writes && own == 0;
+        const head_source& source = is_query ? input.q : input.k;
+        const head_norm& norm = is_query ? input.q_norm : input.k_norm;
+        head_halves halves{make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
+        if (is_there) {
+            const auto* from = static_cast<const Element*>(source.data) + row * source.stride
+                               + (is_query ? first_head + head : kv_head) * width + pair;
+            halves.low = *reinterpret_cast<const uint4*>(from);
+            halves.high = *reinterpret_cast<const uint4*>(from + half);
+        }
+        float u[8], v[8];
+        turn_head(norm, source.type, halves, width, pair, cosine, sine, u, v);
+        if (!is_there) continue;
+        void* to = is_query ? queries : input.key_cache;
+        const int64_t at = (is_query ? head : slot * input.kv_heads + kv_head) * width + pair;
+        store_floats(to, source.type, at, u);
+        store_floats(to, source.type, at + half, v);
+    }
+    if (!writes) return;
+    const auto* value =
+        static_cast<const Element*>(input.v.data) + row * input.v.stride + kv_head * width;
+    auto* cached =
+        static_cast<Element*>(input.value_cache) + (slot * input.kv_heads + kv_head) * width;
+    for (int d = static_cast<int>(threadIdx.x) * 8; d < width; d += decode_threads * 8)
+        *reinterpret_cast<uint4*>(cached + d) = *reinterpret_cast<const uint4*>(value + d);
+}
+
 // Grid: splits, head chunks, rows.
-template <typename Element, int width, int head_tiles>
+template <typename Element, int width, int head_tiles, bool takes_input>
 __global__ void __launch_bounds__(decode_threads)
     attention_decode_kernel(const __grid_constant__ decode_arguments a) {
     using room_type = decode_room<width, head_tiles>;
@@ -98,19 +145,29 @@ __global__ void __launch_bounds__(decode_threads)
     const int begin = places.begin + split * split_places;
     const int end = min(begin + split_places, places.end);
 
+    const auto* queries = static_cast<const Element*>(call.q) + first_head * width;
+    if constexpr (takes_input) {
+        static_assert(sizeof(room.o) >= heads_max * width * sizeof(Element));
+        auto* staged = reinterpret_cast<Element*>(&room.o);
+        take_input<Element, width>(a.input, row, kv_head * group + head_in_group, heads, kv_head,
+                                   end == places.end, staged);
+        __syncthreads();
+        queries = staged;
+    }
+
     // Queries as B: column g of head tile n is head 8 n + g.
     uint4 q[head_tiles][chunks];
 #pragma unroll
     for (int n = 0; n < head_tiles; ++n) {
         const int head = 8 * n + g;
-        const auto* from = static_cast<const Element*>(call.q)
-                           + (first_head + min(head, heads - 1)) * width + 8 * t;
+        const auto* from = queries + min(head, heads - 1) * width + 8 * t;
 #pragma unroll
         for (int c = 0; c < chunks; ++c) {
             q[n][c] = *reinterpret_cast<const uint4*>(from + 32 * c);
             if (head >= heads) q[n][c] = uint4{0, 0, 0, 0};
         }
     }
+    if constexpr (takes_input) __syncthreads(); // the sums of warps will lie where queries did
 
     const int32_t* table =
         call.rows.block_table + static_cast<int64_t>(sequence) * call.rows.block_columns;
@@ -120,14 +177,16 @@ __global__ void __launch_bounds__(decode_threads)
 
     // Places past the end read the last one, and get no weight.
     const auto slot_at = [&](int place) { return slot_of(call.rows, table, min(place, end - 1)); };
+    const auto load_place = [](const Element* from) {
+        return takes_input ? load_own(from) : load_streamed(from);
+    };
     const auto load = [&](uint4(&to)[2][chunks], const Element* from, const int(&slot)[2]) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
             for (int c = 0; c < chunks; ++c)
-                to[half][c] = slot[half] >= 0
-                                  ? load_streamed(from + slot[half] * slot_stride + 32 * c)
-                                  : uint4{0, 0, 0, 0};
+                to[half][c] = slot[half] >= 0 ? load_place(from + slot[half] * slot_stride + 32 * c)
+                                              : uint4{0, 0, 0, 0};
     };
 
     float maximum[head_tiles][2], sum[head_tiles][2]; // of heads 2 t and 2 t + 1; sum: own places
@@ -305,7 +364,9 @@ int head_tiles_of(const attention_call& call) {
 
 template <typename Element, int width, int head_tiles>
 void launch(const decode_arguments& a, cudaStream_t stream) {
-    const auto kernel = attention_decode_kernel<Element, width, head_tiles>;
+    auto* kernel = attention_decode_kernel<Element, width, head_tiles, false>;
+    if constexpr (width == 64 || width == 128 || width == 256)
+        if (a.input.rows > 0) kernel = attention_decode_kernel<Element, width, head_tiles, true>;
     constexpr int shared = sizeof(decode_room<width, head_tiles>);
     const dim3 grid(static_cast<unsigned>(a.plan.splits), static_cast<unsigned>(a.plan.head_chunks),
                     static_cast<unsigned>(a.plan.rows));
@@ -367,10 +428,26 @@ attention_decode_plan plan_attention_decode(const attention_call& call, int64_t 
     return plan;
 }
 
+bool fits_attention_input(const attention_call& call, const qk_norm_rope_write_call& input) {
+    return call.rows.rows == 1 && fits_attention_matrix(call) && turns_whole_heads(input)
+           && input.rows == 1 && input.width == call.key_width
+           && input.value_width == call.value_width && input.query_heads == call.heads
+           && input.kv_heads == call.kv_heads && input.q.type == call.q_type
+           && input.k.type == call.q_type && input.v.type == call.q_type
+           && input.q_out_type == call.q_type && input.key_type == call.q_type
+           && input.value_type == call.q_type;
+}
+
 void launch_attention_decode(const attention_call& call, const attention_decode_plan& plan,
                              float* partial, int32_t* counters, cudaStream_t stream) {
+    launch_attention_decode_input(call, plan, {}, partial, counters, stream);
+}
+
+void launch_attention_decode_input(const attention_call& call, const attention_decode_plan& plan,
+                                   const qk_norm_rope_write_call& input, float* partial,
+                                   int32_t* counters, cudaStream_t stream) {
     if (plan.rows == 0) return;
-    const decode_arguments arguments{call, plan, partial, counters};
+    const decode_arguments arguments{call, plan, input, partial, counters};
     if (call.q_type == SLUICE_BF16)
         launch_for<__nv_bfloat16>(arguments, stream);
     else

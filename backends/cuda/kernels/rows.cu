@@ -4,8 +4,8 @@
 #include "launch.cuh"
 #include "matrix_unit.cuh"
 #include "reduce.cuh"
-#include "rope.cuh"
 #include "shape.cuh"
+#include "turn_heads.cuh"
 
 namespace sluice::cuda {
 
@@ -349,30 +349,6 @@ __global__ void qk_norm_rope_write_kernel(const __grid_constant__ qk_norm_rope_w
 constexpr int turn_warps = 4;
 constexpr int64_t turn_warps_wanted = 16384;
 
-__device__ __forceinline__ void widen_eight(const uint4& from, uint32_t type, float (&to)[8]) {
-    const uint32_t words[4] = {from.x, from.y, from.z, from.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float2 pair = vectors::widen(words[i], type == SLUICE_BF16);
-        to[2 * i] = pair.x;
-        to[2 * i + 1] = pair.y;
-    }
-}
-
-__device__ __forceinline__ void scale_by_weight(const head_norm& norm, float factor, int d,
-                                                float (&values)[8]) {
-    float weight[8];
-    load_floats(norm.weight, norm.weight_type, d, weight);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) values[i] *= factor * (weight[i] + norm.weight_offset);
-}
-
-// A lane's eight elements of both halves of a head.
-struct head_halves {
-    uint4 low;
-    uint4 high;
-};
-
 __global__ void __launch_bounds__(turn_warps * 32)
     turn_heads_kernel(const __grid_constant__ qk_norm_rope_write_call call, int spread) {
     start_next_grid();
@@ -414,22 +390,12 @@ __global__ void __launch_bounds__(turn_warps * 32)
         const head_halves own = next;
         next = load_group(group + spread);
         const uint32_t type = is_query ? call.q.type : call.k.type;
-        float u[8], v[8];
-        widen_eight(own.low, type, u);
-        widen_eight(own.high, type, v);
         const head_norm norm{is_query ? call.q_norm.weight : call.k_norm.weight,
                              is_query ? call.q_norm.weight_type : call.k_norm.weight_type,
                              is_query ? call.q_norm.epsilon : call.k_norm.epsilon,
                              is_query ? call.q_norm.weight_offset : call.k_norm.weight_offset};
-        if (norm.weight != nullptr) {
-            float squares = squares_of(u) + squares_of(v);
-            for (int distance = head_lanes / 2; distance > 0; distance /= 2)
-                squares += __shfl_xor_sync(0xffffffffu, squares, distance);
-            const float factor = 1.0f / sqrtf(squares / static_cast<float>(width) + norm.epsilon);
-            scale_by_weight(norm, factor, pair, u);
-            scale_by_weight(norm, factor, half + pair, v);
-        }
-        turn(u, v, cosine, sine);
+        float u[8], v[8];
+        turn_head(norm, type, own, width, pair, cosine, sine, u, v);
         if (head >= (is_query ? call.query_heads : call.kv_heads) || (!is_query && !is_cached))
             continue;
         void* to = is_query ? call.q_out : call.key_cache;
@@ -450,13 +416,16 @@ __global__ void __launch_bounds__(turn_warps * 32)
 
 bool is_half(uint32_t type) { return type == SLUICE_BF16 || type == SLUICE_F16; }
 
-// For rows whose addresses are multiples of 16 bytes where strides and widths are of 8.
-bool fits_turn_heads(const qk_norm_rope_write_call& call) {
-    const bool has_width = call.width == 64 || call.width == 128 || call.width == 256;
-    return has_width && call.rope.dimension == call.width && !call.rope.interleaved
-           && call.value_width % 8 == 0 && call.q.stride % 8 == 0 && call.k.stride % 8 == 0
-           && call.v.stride % 8 == 0 && is_half(call.q.type) && is_half(call.k.type)
-           && is_aligned(call.rope.table);
+// Whether vectors of four elements may be read and written everywhere.
+bool has_vectors(const qk_norm_rope_write_call& call) {
+    bool has = call.width % 4 == 0 && call.value_width % 4 == 0;
+    for (const int64_t stride : {call.q.stride, call.k.stride, call.v.stride})
+        has = has && stride % 4 == 0;
+    for (const void* data : {call.q.data, call.k.data, call.v.data}) has = has && is_aligned(data);
+    for (const void* data : {call.q_norm.weight, call.k_norm.weight}) has = has && is_aligned(data);
+    for (const void* data : {call.q_out, call.key_cache, call.value_cache})
+        has = has && is_aligned(data);
+    return has;
 }
 
 // ---- Activations ----
@@ -626,19 +595,18 @@ void launch_rope(const rope_call& call, cudaStream_t stream) {
                   layout.block, 0, stream, call);
 }
 
+bool turns_whole_heads(const qk_norm_rope_write_call& call) {
+    const bool has_width = call.width == 64 || call.width == 128 || call.width == 256;
+    return has_width && call.rope.dimension == call.width && !call.rope.interleaved
+           && call.value_width % 8 == 0 && call.q.stride % 8 == 0 && call.k.stride % 8 == 0
+           && call.v.stride % 8 == 0 && is_half(call.q.type) && is_half(call.k.type)
+           && is_aligned(call.rope.table) && has_vectors(call);
+}
+
 void launch_qk_norm_rope_write(const qk_norm_rope_write_call& call, cudaStream_t stream) {
     const int64_t units = static_cast<int64_t>(call.rows) * (call.query_heads + 2 * call.kv_heads);
     if (units == 0) return;
-    bool wide = call.width % 4 == 0 && call.value_width % 4 == 0;
-    for (const int64_t stride : {call.q.stride, call.k.stride, call.v.stride})
-        wide = wide && stride % 4 == 0;
-    for (const void* data : {call.q.data, call.k.data, call.v.data})
-        wide = wide && is_aligned(data);
-    for (const void* data : {call.q_norm.weight, call.k_norm.weight})
-        wide = wide && is_aligned(data);
-    for (const void* data : {call.q_out, call.key_cache, call.value_cache})
-        wide = wide && is_aligned(data);
-    if (wide && fits_turn_heads(call)) {
+    if (turns_whole_heads(call)) {
         const int heads_at_once = 512 / call.width;
         const int64_t units =
             divide_up(call.query_heads, heads_at_once) + divide_up(call.kv_heads, heads_at_once)
@@ -651,6 +619,7 @@ void launch_qk_norm_rope_write(const qk_norm_rope_write_call& call, cudaStream_t
         check(cudaGetLastError(), "launching norms, rope and writing of keys and values");
         return;
     }
+    const bool wide = has_vectors(call);
     constexpr unsigned warps = 4; // with the widest heads 32 KiB of shared memory
     const size_t shared_bytes = warps * static_cast<size_t>(call.width) * sizeof(float);
     launch_kernel("launching norms, rope and writing of keys and values",

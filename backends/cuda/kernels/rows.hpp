@@ -133,6 +133,9 @@ struct qk_norm_rope_write_call {
 };
 inline constexpr int32_t qk_width_max = 2048;
 void launch_qk_norm_rope_write(const qk_norm_rope_write_call& call, cudaStream_t stream);
+// Whether q and k are of half types, and their heads turned as a whole: element d with element
+// d + width / 2.
+bool turns_whole_heads(const qk_norm_rope_write_call& call);
 
 // ---- Activations ----
 
