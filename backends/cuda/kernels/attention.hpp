@@ -4,7 +4,7 @@
 // a sequence (prefilling: bound by the matrix units).
 #pragma once
 
-#include "rows.hpp"
+#include "attention_input.hpp"
 #include "view.hpp"
 
 #include <cuda_runtime_api.h>

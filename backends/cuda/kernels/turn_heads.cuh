@@ -2,8 +2,8 @@
 // neighbouring elements of each half, width / 16 lanes a head.
 #pragma once
 
+#include "attention_input.hpp"
 #include "rope.cuh"
-#include "rows.hpp"
 #include "vectors.cuh"
 
 namespace sluice::cuda {

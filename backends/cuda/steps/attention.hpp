@@ -3,7 +3,7 @@
 
 #include "step.hpp"
 
-#include "../kernels/rows.hpp"
+#include "../kernels/attention_input.hpp"
 #include "../rope_tables.hpp"
 
 namespace sluice::cuda {
