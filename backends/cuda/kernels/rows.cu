@@ -112,6 +112,15 @@ __global__ void __launch_bounds__(flat_threads, 4) combine_rows_kernel(combine_r
                 for (int i = 0; i < Vector; ++i) sum[i] += factor * values[j].at(i);
             }
         }
+        if (call.identity_from > 0) {
+            float identity = 0.0f, x[Vector];
+            for (int32_t j = 0; j < choices; ++j)
+                if (place[j] < 0 && call.index[row * choices + j] >= call.identity_from)
+                    identity += call.identity_weight[row * choices + j];
+            load_floats(call.x, call.x_type, row * call.width + d, x);
+#pragma unroll
+            for (int i = 0; i < Vector; ++i) sum[i] += identity * x[i];
+        }
         store_floats(call.o, call.o_type, row * call.width + d, sum);
     }
 }
@@ -157,7 +166,8 @@ void launch_gated_activation(const gated_activation_call& call, cudaStream_t str
 
 void launch_combine_rows(const combine_rows_call& call, cudaStream_t stream) {
     if (call.rows == 0 || call.width == 0) return;
-    const bool wide = call.width % 8 == 0 && is_aligned(call.y) && is_aligned(call.o);
+    const bool wide =
+        call.width % 8 == 0 && is_aligned(call.y) && is_aligned(call.o) && is_aligned(call.x);
     const row_layout layout(call.rows, wide ? call.width / 8 : call.width);
     launch_kernel("launching combine_rows",
                   wide ? combine_rows_kernel_of<8>(call.y_type)

@@ -50,7 +50,8 @@ void launch_gated_activation(const gated_activation_call& call, cudaStream_t str
 
 // ---- Experts ----
 
-// o[t] = sum over j in rising order of weight[t, j] * y[place[t, j]]
+// o[t] = sum over j in rising order of weight[t, j] * y[place[t, j]], and for identity experts, of
+// an index of identity_from or more, x[t] times the sum of their weights.
 struct combine_rows_call {
     const void* y = nullptr; // [places, width]
     uint32_t y_type = 0;
@@ -62,6 +63,11 @@ struct combine_rows_call {
     int64_t rows = 0;
     int64_t choices = 0;
     int64_t width = 0;
+    int32_t identity_from = 0;              // 0: there are no identity experts, else
+    const int32_t* index = nullptr;         // [rows, choices]
+    const float* identity_weight = nullptr; // [rows, choices]
+    const void* x = nullptr;                // [rows, width]
+    uint32_t x_type = 0;
 };
 void launch_combine_rows(const combine_rows_call& call, cudaStream_t stream);
 
