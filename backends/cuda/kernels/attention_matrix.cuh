@@ -76,7 +76,7 @@ __device__ __forceinline__ uint4 load_streamed(const void* from) {
     return v;
 }
 
-// The same where the block itself may have written it, behind a barrier.
+// The same where kernels before, or the block itself behind a barrier, may have written it.
 __device__ __forceinline__ uint4 load_own(const void* from) {
     uint4 v;
     asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
