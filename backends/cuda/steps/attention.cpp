@@ -96,8 +96,7 @@ class attention_step final : public step {
         }
         takes_input_ = input_ && fits_attention_input(call_, input_->call);
         const bool follows_input = input_ && !takes_input_;
-        call_.programmatic =
-            follows_input ? overlaps_kernels(owner) : may_start_early(owner);
+        call_.programmatic = follows_input ? overlaps_kernels(owner) : may_start_early(owner);
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
