@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.hpp"
-#include "kernels/rows.hpp"
+#include "kernels/rope.hpp"
 
 namespace sluice::cuda {
 

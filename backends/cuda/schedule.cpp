@@ -122,8 +122,8 @@ struct found_group {
     }
 };
 
-std::optional<found_group> find_attention_input(const plugin::program& program, const uses& known,
-                                                const plugin::operation& attention) {
+std::optional<found_group> find_turned_attention(const plugin::program& program, const uses& known,
+                                                 const plugin::operation& attention) {
     if (attention.kind != SLUICE_OP_ATTENTION) return std::nullopt;
     const auto* write = known.writer(attention.inputs[1], SLUICE_OP_KV_WRITE);
     if (write == nullptr || write->inputs.size() != 4) return std::nullopt;
@@ -134,12 +134,14 @@ std::optional<found_group> find_attention_input(const plugin::program& program, 
     if (program.values[k->source].rank != 2 || program.values[q->source].rank != 2
         || program.values[v].rank != 2)
         return std::nullopt;
-    std::vector<uint32_t> members{write->number};
+    // The places of other tokens are read before the kernels of the step have ended.
+    if (program.values[write->inputs[0]].kind != SLUICE_VALUE_STATE) return std::nullopt;
+    std::vector<uint32_t> members{write->number, attention.number};
     members.insert(members.end(), q->members.begin(), q->members.end());
     members.insert(members.end(), k->members.begin(), k->members.end());
-    if (!known.is_closed(members, {attention.inputs[0], attention.inputs[1]})) return std::nullopt;
-    return found_group(std::move(members),
-                       attention_input{q->source, k->source, v, q->norm, k->norm, q->rope, write});
+    if (!known.is_closed(members, {attention.inputs[1], attention.outputs[0]})) return std::nullopt;
+    return found_group(std::move(members), turned_attention{q->source, k->source, v, q->norm,
+                                                            k->norm, q->rope, write, &attention});
 }
 
 // The size of the last axis, or 0 where it follows an extent.
@@ -292,7 +294,7 @@ fused_schedule make_schedule(const plugin::program& program, bool fuses) {
         const uses known(program);
         for (const auto& operation : program.operations)
             for (const auto find :
-                 {find_attention_input, find_mla_input, find_head_input, find_normed_product}) {
+                 {find_turned_attention, find_mla_input, find_head_input, find_normed_product}) {
                 auto group = find(program, known, operation);
                 if (!group) continue;
                 const auto& members = group->members;

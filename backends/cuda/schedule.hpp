@@ -12,13 +12,15 @@ namespace plugin = sluice::plugin;
 // ---- What groups are made of ----
 // Numbers are those of values; operations are the program's.
 
-// [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with the reshapes between them.
-struct attention_input {
+// Attention and what makes its rows: [rms_norm q] [rms_norm k], rope q, rope k and kv_write, with
+// the reshapes between them.
+struct turned_attention {
     uint32_t q = 0, k = 0, v = 0; // [tokens, heads * width]
     const plugin::operation* q_norm = nullptr;
     const plugin::operation* k_norm = nullptr;
     const plugin::operation* q_rope = nullptr;
     const plugin::operation* write = nullptr;
+    const plugin::operation* attention = nullptr;
 };
 
 // What lies between the projections of multi-head latent attention and the attention itself: the
@@ -51,7 +53,7 @@ struct normed_product {
 
 // The first of them: an operation by itself.
 using fused_group =
-    std::variant<std::monostate, attention_input, mla_input, head_input, normed_product>;
+    std::variant<std::monostate, turned_attention, mla_input, head_input, normed_product>;
 
 // ---- The order ----
 

@@ -1,8 +1,10 @@
 // The input of multi-head latent attention in one launch against the separate kernels, which it
 // must equal bit for bit, and slices and concats against the host; then their speed.
 #include "kernels/elements.cuh"
+#include "kernels/kv_cache.hpp"
 #include "kernels/mla_input.hpp"
 #include "kernels/movement.hpp"
+#include "kernels/norms.hpp"
 
 #include "errors.hpp"
 

@@ -4,6 +4,7 @@
 // a sequence (prefilling: bound by the matrix units).
 #pragma once
 
+#include "attention_input.hpp"
 #include "view.hpp"
 
 #include <cuda_runtime_api.h>
@@ -79,6 +80,14 @@ attention_decode_plan plan_attention_decode(const attention_call& call, int64_t 
                                             int multiprocessor_count);
 void launch_attention_decode(const attention_call& call, const attention_decode_plan& plan,
                              float* partial, int32_t* counters, cudaStream_t stream);
+
+// The same for a step of one row, whose queries, key and value come from `input`: what
+// launch_qk_norm_rope_write(input) would do before it happens in the same launch, but that no
+// queries are written.
+bool fits_attention_input(const attention_call& call, const qk_norm_rope_write_call& input);
+void launch_attention_decode_input(const attention_call& call, const attention_decode_plan& plan,
+                                   const qk_norm_rope_write_call& input, float* partial,
+                                   int32_t* counters, cudaStream_t stream);
 
 // ---- Many rows of a sequence ----
 

@@ -76,6 +76,16 @@ __device__ __forceinline__ uint4 load_streamed(const void* from) {
     return v;
 }
 
+// The same where kernels before, or the block itself behind a barrier, may have written it.
+__device__ __forceinline__ uint4 load_own(const void* from) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
 // offset ^ bits, computed where it stands: the compiler would otherwise keep the results of a whole
 // unrolled loop in registers that it does not have.
 __device__ __forceinline__ int toggled(int offset, int bits) {

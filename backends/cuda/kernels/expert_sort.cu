@@ -1,5 +1,7 @@
-#include "elements.cuh"
 #include "expert_sort.hpp"
+
+#include "launch.cuh"
+#include "shape.cuh"
 
 namespace sluice::cuda {
 
@@ -8,13 +10,31 @@ namespace {
 constexpr int warp_count = 8;
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// The local expert that an index names; expert_count where there is none here.
-__device__ __forceinline__ int expert_named(const expert_sort_call& call, int expert) {
+// Choices of the rows that are present.
+__device__ __forceinline__ int choices_present(const expert_sort_call& call) {
+    if (call.present == nullptr) return call.total;
+    const int64_t choices = size_of(call.rows_present, call.present) * call.choice_count;
+    return static_cast<int>(min(int64_t{call.total}, choices));
+}
+
+// The local expert that the index of a choice names; expert_count where there is none here.
+__device__ __forceinline__ int expert_named(const expert_sort_call& call, int expert, int choice,
+                                            int choices) {
+    if (choice >= choices) return call.expert_count;
     if (call.map != nullptr && expert >= 0) expert = expert < call.map_size ? call.map[expert] : -1;
     return expert >= 0 && expert < call.expert_count ? expert : call.expert_count;
 }
-__device__ __forceinline__ int expert_of(const expert_sort_call& call, int choice) {
-    return expert_named(call, call.index[choice]);
+__device__ __forceinline__ int expert_of(const expert_sort_call& call, int choice, int choices) {
+    return expert_named(call, call.index[choice], choice, choices);
+}
+
+__device__ __forceinline__ void place_choice(const expert_sort_call& call, int choice, int place,
+                                             bool has_expert) {
+    call.place[choice] = has_expert ? place : -1;
+    call.row[place] = has_expert ? choice / call.choice_count : -1;
+    if (call.choice != nullptr) call.choice[place] = has_expert ? choice : -1;
+    if (call.sorted_weight != nullptr)
+        call.sorted_weight[place] = has_expert ? call.weight[choice] : 0.0f;
 }
 
 // One block an expert, and one more for the choices without an expert. A block needs nothing of the
@@ -26,10 +46,11 @@ __global__ void __launch_bounds__(warp_count * 32) expert_sort_kernel(expert_sor
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int run = ((call.total + warp_count - 1) / warp_count + 31) / 32 * 32;
     const int begin = min(warp * run, call.total), end = min(begin + run, call.total);
+    const int choices = choices_present(call);
 
     int lower_count = 0, own_count = 0;
     for (int c = begin + lane; c < end; c += 32) {
-        const int e = expert_of(call, c);
+        const int e = expert_of(call, c, choices);
         lower_count += e < expert;
         own_count += e == expert;
     }
@@ -51,15 +72,9 @@ __global__ void __launch_bounds__(warp_count * 32) expert_sort_kernel(expert_sor
     const bool has_none = expert == call.expert_count;
     for (int c_first = begin; c_first < end; c_first += 32) {
         const int c = c_first + lane;
-        const bool is_own = c < end && expert_of(call, c) == expert;
+        const bool is_own = c < end && expert_of(call, c, choices) == expert;
         const unsigned owners = __ballot_sync(all_lanes, is_own);
-        if (is_own) {
-            const int p = at + __popc(owners & ((1u << lane) - 1u));
-            call.place[c] = has_none ? -1 : p;
-            call.row[p] = has_none ? -1 : c / call.choice_count;
-            if (call.sorted_weight != nullptr)
-                call.sorted_weight[p] = has_none ? 0.0f : call.weight[c];
-        }
+        if (is_own) place_choice(call, c, at + __popc(owners & ((1u << lane) - 1u)), !has_none);
         at += __popc(owners);
     }
 }
@@ -86,6 +101,7 @@ __global__ void __launch_bounds__(chunk)
     auto* of_warp = reinterpret_cast<uint16_t*>(others + slots); // [warps, slots]
     const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
     const int chunk_begin = static_cast<int>(blockIdx.x) * chunk;
+    const int choices = choices_present(call);
 
     for (int i = thread; i < 2 * slots; i += chunk) chunk_shared[i] = 0;
     for (int i = thread; i < chunk_warps * slots; i += chunk) of_warp[i] = 0;
@@ -106,19 +122,20 @@ __global__ void __launch_bounds__(chunk)
             const int at = first + i * chunk + thread;
             if (at >= whole) continue;
             int* counts = at * 4 < chunk_begin ? before : others;
-            atomicAdd(&counts[expert_named(call, index[i].x)], 1);
-            atomicAdd(&counts[expert_named(call, index[i].y)], 1);
-            atomicAdd(&counts[expert_named(call, index[i].z)], 1);
-            atomicAdd(&counts[expert_named(call, index[i].w)], 1);
+            atomicAdd(&counts[expert_named(call, index[i].x, at * 4, choices)], 1);
+            atomicAdd(&counts[expert_named(call, index[i].y, at * 4 + 1, choices)], 1);
+            atomicAdd(&counts[expert_named(call, index[i].z, at * 4 + 2, choices)], 1);
+            atomicAdd(&counts[expert_named(call, index[i].w, at * 4 + 3, choices)], 1);
         }
     }
     // What is left over is in the last chunk, of which nothing is before any.
-    if (thread < call.total - whole * 4) atomicAdd(&others[expert_of(call, whole * 4 + thread)], 1);
+    if (thread < call.total - whole * 4)
+        atomicAdd(&others[expert_of(call, whole * 4 + thread, choices)], 1);
 
     // The rank of the own choice among those of the warp for the same expert.
     const int choice = chunk_begin + thread;
     const bool is_there = choice < call.total;
-    const int expert = is_there ? expert_of(call, choice) : slots;
+    const int expert = is_there ? expert_of(call, choice, choices) : slots;
     const unsigned alike = __match_any_sync(all_lanes, expert);
     const int rank = __popc(alike & ((1u << lane) - 1u));
     if (is_there && rank == 0)
@@ -151,56 +168,23 @@ __global__ void __launch_bounds__(chunk)
     __syncthreads();
 
     if (!is_there) return;
-    const bool has_none = expert == call.expert_count;
-    const int p = before[expert] + of_warp[warp * slots + expert] + rank;
-    call.place[choice] = has_none ? -1 : p;
-    call.row[p] = has_none ? -1 : choice / call.choice_count;
-    if (call.sorted_weight != nullptr)
-        call.sorted_weight[p] = has_none ? 0.0f : call.weight[choice];
-}
-
-constexpr int combine_threads = 256;
-
-__global__ void __launch_bounds__(combine_threads) expert_combine_kernel(expert_combine_call call) {
-    const int64_t row = blockIdx.y;
-    const int64_t column = static_cast<int64_t>(blockIdx.x) * combine_threads + threadIdx.x;
-    if (column >= call.width) return;
-    float sum = 0.0f;
-    float identity = 0.0f;
-#pragma unroll 4
-    for (int j = 0; j < call.choice_count; ++j) {
-        const int64_t choice = row * call.choice_count + j;
-        const int64_t place = call.place[choice];
-        if (place >= 0) {
-            const float value = call.expert_y[place * call.width + column];
-            sum += call.weight != nullptr ? call.weight[choice] * value : value;
-        } else if (call.identity_from > 0 && call.index[choice] >= call.identity_from) {
-            identity += call.identity_weight[choice];
-        }
-    }
-    if (call.identity_from > 0)
-        sum += identity * load_as_float(call.x, call.x_type, row * call.width + column);
-    store_from_float(call.y, call.y_type, row * call.width + column, sum);
+    place_choice(call, choice, before[expert] + of_warp[warp * slots + expert] + rank,
+                 expert != call.expert_count);
 }
 
 } // namespace
 
 void launch_expert_sort(const expert_sort_call& call, cudaStream_t stream) {
-    const bool is_aligned = reinterpret_cast<uintptr_t>(call.index) % sizeof(int4) == 0;
-    if (call.total > 0 && call.expert_count <= chunk_experts_max && is_aligned) {
-        const auto blocks = static_cast<unsigned>((call.total + chunk - 1) / chunk);
-        chunk_sort_kernel<<<blocks, chunk, chunk_bytes(call.expert_count), stream>>>(call);
-        return;
-    }
-    expert_sort_kernel<<<static_cast<unsigned>(call.expert_count + 1), warp_count * 32, 0,
-                         stream>>>(call);
-}
-
-void launch_expert_combine(const expert_combine_call& call, cudaStream_t stream) {
-    if (call.rows <= 0) return;
-    const dim3 grid(static_cast<unsigned>((call.width + combine_threads - 1) / combine_threads),
-                    static_cast<unsigned>(call.rows));
-    expert_combine_kernel<<<grid, combine_threads, 0, stream>>>(call);
+    const bool by_chunk =
+        call.total > 0 && call.expert_count <= chunk_experts_max && is_aligned(call.index);
+    if (by_chunk)
+        launch_kernel("sorting rows by expert", chunk_sort_kernel,
+                      dim3(static_cast<unsigned>(divide_up(call.total, chunk))), dim3(chunk),
+                      chunk_bytes(call.expert_count), stream, call);
+    else
+        launch_kernel("sorting rows by expert", expert_sort_kernel,
+                      dim3(static_cast<unsigned>(call.expert_count + 1)), dim3(warp_count * 32), 0,
+                      stream, call);
 }
 
 } // namespace sluice::cuda

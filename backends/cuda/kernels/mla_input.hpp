@@ -3,7 +3,7 @@
 // key is turned, and both go to the slots of a paged cache.
 #pragma once
 
-#include "rows.hpp"
+#include "attention_input.hpp"
 
 namespace sluice::cuda {
 

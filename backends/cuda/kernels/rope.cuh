@@ -1,7 +1,7 @@
 // Rotary positions: pairs of elements and how they are turned.
 #pragma once
 
-#include "rows.hpp"
+#include "rope.hpp"
 #include "vectors.cuh"
 
 namespace sluice::cuda {
@@ -48,35 +48,6 @@ __device__ __forceinline__ void turn(float (&u)[Vector], float (&v)[Vector],
         v[i] = v[i] * cosine[i] + u[i] * sine[i];
         u[i] = turned;
     }
-}
-
-// Vector neighbouring pairs (u, v) = (x[2i], x[2i + 1]).
-template <int Vector>
-__device__ __forceinline__ void load_pairs(const void* data, uint32_t type, int64_t index,
-                                           float (&u)[Vector], float (&v)[Vector]) {
-    float low[Vector], high[Vector];
-    load_floats(data, type, index, low);
-    load_floats(data, type, index + Vector, high);
-#pragma unroll
-    for (int i = 0; i < 2 * Vector; i += 2) {
-        u[i / 2] = i < Vector ? low[i] : high[i - Vector];
-        v[i / 2] = i + 1 < Vector ? low[i + 1] : high[i + 1 - Vector];
-    }
-}
-template <int Vector>
-__device__ __forceinline__ void store_pairs(void* data, uint32_t type, int64_t index,
-                                            const float (&u)[Vector], const float (&v)[Vector]) {
-    float low[Vector], high[Vector];
-#pragma unroll
-    for (int i = 0; i < 2 * Vector; ++i) {
-        const float value = i % 2 == 0 ? u[i / 2] : v[i / 2];
-        if (i < Vector)
-            low[i] = value;
-        else
-            high[i - Vector] = value;
-    }
-    store_floats(data, type, index, low);
-    store_floats(data, type, index + Vector, high);
 }
 
 } // namespace sluice::cuda

@@ -299,10 +299,12 @@ __device__ __forceinline__ chosen route_in_memory(const route_call& call, int ro
     return best;
 }
 
-// The same in registers: lane l has experts l, l + 32, ..., at most `per_lane` of them. Without
-// groups, a table and capacity.
+// Steps 1 to 5 in registers: lane l has experts l, l + 32, ..., at most `per_lane` of them; and
+// what step 6 takes for each choice. Without groups, a table and capacity, for a row that is no
+// padding. `picks`: [choices], the warp's own, in shared memory.
 template <int per_lane>
-__device__ __forceinline__ chosen route_in_registers(const route_call& call, int row, int lane) {
+__device__ __forceinline__ chosen choose_in_registers(const route_call& call, int row,
+                                                      float2* picks, float (&weight)[2], int lane) {
     const sluice_routing_specification& routing = call.routing;
     const int experts = static_cast<int>(routing.expert_count);
     const float* logits = call.logits + static_cast<int64_t>(row) * experts;
@@ -317,10 +319,6 @@ __device__ __forceinline__ chosen route_in_registers(const route_call& call, int
             score[i] = *static_cast<const volatile float*>(logits + e);
             if (call.choice_bias != nullptr) bias[i] = call.choice_bias[e];
         }
-    }
-    if (is_padding(call, row)) {
-        weigh_nothing(call, row, lane);
-        return {{none, none}};
     }
 
     const float cap = routing.logit_softcap;
@@ -359,9 +357,8 @@ __device__ __forceinline__ chosen route_in_registers(const route_call& call, int
         left[i] = lane + 32 * i < experts ? order_of(choice) : 0u;
         if (routing.weight_source == SLUICE_WEIGHT_FROM_CHOICE) score[i] = choice;
     }
-    chosen result{{none, none}};
-    float weight[2] = {};
     const int choices = static_cast<int>(routing.choice_count);
+    int found = 0;
 #pragma unroll 1
     for (int j = 0; j < choices; ++j) {
         uint32_t own = left[0], number = static_cast<uint32_t>(lane);
@@ -375,22 +372,44 @@ __device__ __forceinline__ chosen route_in_registers(const route_call& call, int
         }
         const uint32_t most = __reduce_max_sync(all_lanes, own);
         if (most == 0) break;
-        const uint32_t first = __reduce_min_sync(all_lanes, own == most ? number : 0xffffffffu);
-        value = __shfl_sync(all_lanes, value, static_cast<int>(first % 32));
-        if (j == lane) {
-            result.expert[0] = static_cast<int32_t>(first);
-            weight[0] = value;
-        }
-        if (j == lane + 32) {
-            result.expert[1] = static_cast<int32_t>(first);
-            weight[1] = value;
-        }
+        // What no lane waits for: the choices go to shared memory.
+        bool is_first = own == most;
+        const unsigned holders = __ballot_sync(all_lanes, is_first);
+        if ((holders & (holders - 1)) != 0) // several
+            is_first = number == __reduce_min_sync(all_lanes, is_first ? number : 0xffffffffu);
+        if (is_first) picks[j] = {__int_as_float(static_cast<int>(number)), value};
 #pragma unroll
         for (int i = 0; i < per_lane; ++i)
-            if (first == static_cast<uint32_t>(lane + 32 * i)) left[i] = 0;
+            if (is_first && number == static_cast<uint32_t>(lane + 32 * i)) left[i] = 0;
+        found = j + 1;
     }
-    weigh(call, row, result, weight, lane);
+    __syncwarp();
+    chosen result{{none, none}};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        weight[half] = 0.0f;
+        if (lane + 32 * half >= found) continue;
+        const float2 pick = picks[lane + 32 * half];
+        result.expert[half] = __float_as_int(pick.x);
+        weight[half] = pick.y;
+    }
+    __syncwarp(); // the next row's choices take their place
     return result;
+}
+
+// Steps 1 to 8 of a row without those that choose_in_registers leaves out.
+template <int per_lane>
+__device__ __forceinline__ chosen route_in_registers(const route_call& call, int row, float2* picks,
+                                                     int lane) {
+    const bool is_nothing = is_padding(call, row);
+    float weight[2];
+    const chosen best = choose_in_registers<per_lane>(call, row, picks, weight, lane);
+    if (is_nothing) {
+        weigh_nothing(call, row, lane);
+        return {{none, none}};
+    }
+    weigh(call, row, best, weight, lane);
+    return best;
 }
 
 // Experts of a lane in registers; 0 where a row is routed in memory.
@@ -401,11 +420,21 @@ __host__ __device__ inline int experts_per_lane(const route_call& call) {
     return call.routing.expert_count <= 128 ? 4 : (call.routing.expert_count <= 256 ? 8 : 16);
 }
 
+__device__ __forceinline__ void write_index(const route_call& call, int row, const chosen& of,
+                                            int lane) {
+    const int choices = static_cast<int>(call.routing.choice_count);
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+        if (lane + 32 * half < choices)
+            call.index[static_cast<int64_t>(row) * choices + lane + 32 * half] = of.expert[half];
+}
+
 enum class counting : int { none, in_block, in_memory };
 
 // Floats of shared memory that a block of route_rows needs.
 inline size_t route_floats(const route_call& call, counting counts, int warps) {
-    const size_t rows = experts_per_lane(call) > 0 ? 0 : row_floats(call.routing);
+    const size_t rows = experts_per_lane(call) > 0 ? 2 * size_t{call.routing.choice_count}
+                                                   : row_floats(call.routing);
     return rows * static_cast<size_t>(warps)
            + (counts != counting::none ? call.routing.expert_count : 0);
 }
@@ -428,6 +457,8 @@ __device__ __forceinline__ void route_rows(const route_call& call, counting coun
         of.worth = of.choice + experts;
         shared += warps * row_floats(routing);
     }
+    auto* picks = reinterpret_cast<float2*>(shared) + warp * choices;
+    if constexpr (per_lane > 0) shared += warps * choices * 2;
     auto* histogram = reinterpret_cast<int32_t*>(shared);
     if (counts != counting::none) {
         for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
@@ -439,15 +470,12 @@ __device__ __forceinline__ void route_rows(const route_call& call, counting coun
         if constexpr (per_lane == 0)
             best = route_in_memory(call, row, of, weighs, lane);
         else
-            best = route_in_registers<per_lane>(call, row, lane);
+            best = route_in_registers<per_lane>(call, row, picks, lane);
+        write_index(call, row, best, lane);
+        if (counts == counting::none) continue;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int j = lane + 32 * half;
-            if (j >= choices) continue;
-            const int32_t expert = best.expert[half];
-            call.index[static_cast<int64_t>(row) * choices + j] = expert;
-            if (expert >= 0 && counts != counting::none) atomicAdd(&histogram[expert], 1);
-        }
+        for (int half = 0; half < 2; ++half)
+            if (best.expert[half] >= 0) atomicAdd(&histogram[best.expert[half]], 1);
     }
     if (counts != counting::none) {
         __syncthreads();

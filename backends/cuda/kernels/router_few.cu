@@ -10,7 +10,7 @@ namespace {
 
 constexpr int router_warps = 8;
 constexpr int cluster_blocks = 16;
-constexpr int cluster_experts = 128; // that so many blocks have
+constexpr int cluster_experts = 128; // that so many blocks have, and a lane of the routing four of
 constexpr int lane_vectors = 8; // of a row of the weight that a lane takes, all on the way at once
 static_assert(few_norm_rows <= router_warps);
 static_assert(few_norm_columns <= 8 * 32 * lane_vectors * router_warps);
@@ -192,14 +192,14 @@ __global__ void __launch_bounds__(router_warps * 32)
     const counting counts = route.count != nullptr ? counting::in_block : counting::none;
     auto* shared = reinterpret_cast<float*>(shared_vectors);
     const int per_lane = experts_per_lane(route);
-    if (per_lane == 4)
+    if (per_lane == 0)
+        route_rows<0>(own_route, counts, true, shared, 0, 1);
+    else if (is_cluster || per_lane == 4)
         route_rows<4>(own_route, counts, true, shared, 0, 1);
     else if (per_lane == 8)
         route_rows<8>(own_route, counts, true, shared, 0, 1);
-    else if (per_lane == 16)
-        route_rows<16>(own_route, counts, true, shared, 0, 1);
     else
-        route_rows<0>(own_route, counts, true, shared, 0, 1);
+        route_rows<16>(own_route, counts, true, shared, 0, 1);
 }
 
 // Whether the card can have such a cluster at once; parts of a card may not.

@@ -126,6 +126,41 @@ __device__ __forceinline__ void store_floats(void* data, uint32_t type, int64_t 
     }
 }
 
+// Vector neighbouring pairs (u, v) = (x[2i], x[2i + 1]).
+template <int Vector>
+__device__ __forceinline__ void load_pairs(const void* data, uint32_t type, int64_t index,
+                                           float (&u)[Vector], float (&v)[Vector]) {
+    float low[Vector], high[Vector];
+    load_floats(data, type, index, low);
+    load_floats(data, type, index + Vector, high);
+#pragma unroll
+    for (int i = 0; i < 2 * Vector; i += 2) {
+        u[i / 2] = i < Vector ? low[i] : high[i - Vector];
+        v[i / 2] = i + 1 < Vector ? low[i + 1] : high[i + 1 - Vector];
+    }
+}
+template <int Vector>
+__device__ __forceinline__ void store_pairs(void* data, uint32_t type, int64_t index,
+                                            const float (&u)[Vector], const float (&v)[Vector]) {
+    float low[Vector], high[Vector];
+#pragma unroll
+    for (int i = 0; i < 2 * Vector; ++i) {
+        const float value = i % 2 == 0 ? u[i / 2] : v[i / 2];
+        if (i < Vector)
+            low[i] = value;
+        else
+            high[i - Vector] = value;
+    }
+    store_floats(data, type, index, low);
+    store_floats(data, type, index + Vector, high);
+}
+
+template <int Vector>
+__device__ __forceinline__ void fill_zeros(float (&values)[Vector]) {
+#pragma unroll
+    for (int i = 0; i < Vector; ++i) values[i] = 0.0f;
+}
+
 template <int Vector>
 __device__ __forceinline__ float squares_of(const float (&u)[Vector]) {
     float squares = 0;

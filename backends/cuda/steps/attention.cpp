@@ -1,4 +1,5 @@
 // attention and mla_attention over the paged cache.
+#include "attention.hpp"
 #include "multiply.hpp"
 
 #include "kernels/attention.hpp"
@@ -58,7 +59,9 @@ device_memory zeroed_counters(const device& card, uint64_t count) {
 
 class attention_step final : public step {
   public:
-    attention_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
+    attention_step(bound& owner, const plugin::operation& operation,
+                   std::optional<attention_head_input> input = std::nullopt)
+        : owner_(owner), input_(std::move(input)) {
         const auto& attributes = operation.as<sluice_attention_attributes>();
         const uint32_t state_number = owner.source().values[operation.inputs[1]].state;
         const sluice_state& state = owner.source().states[state_number];
@@ -91,7 +94,9 @@ class attention_step final : public step {
                              call_.key_width, " and ", call_.value_width, " elements are too wide");
             return;
         }
-        call_.programmatic = may_start_early(owner);
+        takes_input_ = input_ && fits_attention_input(call_, input_->call);
+        const bool follows_input = input_ && !takes_input_;
+        call_.programmatic = follows_input ? overlaps_kernels(owner) : may_start_early(owner);
         plan_ = plan_attention_decode(call_, owner.context_max(),
                                       owner.card().properties().multiprocessor_count);
         uses_hopper_ = owner.card().is_hopper() && fits_attention_prefill_sm90(call_);
@@ -107,9 +112,16 @@ class attention_step final : public step {
     }
 
     void launch(cudaStream_t stream) override {
-        if (!uses_matrix_units_) return launch_attention_plain(call_, stream);
         auto* partial = reinterpret_cast<float*>(owner_.scratch());
         auto* counters = counters_.as<int32_t>();
+        if (takes_input_)
+            return launch_attention_decode_input(call_, plan_, input_->call, partial, counters,
+                                                 stream);
+        if (input_) {
+            launch_qk_norm_rope_write(input_->call, stream);
+            check(cudaGetLastError(), "launching the input of attention");
+        }
+        if (!uses_matrix_units_) return launch_attention_plain(call_, stream);
         launch_attention_decode(call_, plan_, partial, counters, stream);
         if (plan_.takes_all_rows) return;
         if (uses_hopper_)
@@ -123,6 +135,8 @@ class attention_step final : public step {
   private:
     const bound& owner_;
     attention_call call_;
+    std::optional<attention_head_input> input_;
+    bool takes_input_ = false; // in the same launch, not in one before
     bool uses_matrix_units_ = false;
     bool uses_hopper_ = false; // Hopper's own, for many rows
     attention_decode_plan plan_;
@@ -245,6 +259,11 @@ std::string claim_attention(const plugin::operation& operation, const value_read
         return is_mla ? "mla_attention, plain" : "attention, plain";
     return is_mla ? "mla_attention, absorbed; on Hopper expanded for many rows"
                   : "attention, split for one row, tiled for many";
+}
+
+std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation,
+                                     attention_head_input input) {
+    return std::make_unique<attention_step>(owner, operation, std::move(input));
 }
 
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation) {

@@ -148,11 +148,13 @@ class moe_ffn_step final : public step {
         sort_.weight = weighs_input ? weight : nullptr;
 
         combine_.weight = weighs_input ? nullptr : weight;
-        combine_.rows = static_cast<int32_t>(index.shape[0]);
-        combine_.choice_count = sort_.choice_count;
+        combine_.y_type = out_.y_type;
+        combine_.places = total_;
+        combine_.rows = index.shape[0];
+        combine_.choices = sort_.choice_count;
         combine_.width = out_.weight.rows;
-        combine_.y = y.data;
-        combine_.y_type = y.type;
+        combine_.o = y.data;
+        combine_.o_type = y.type;
         if (has_identity && sort_.map == nullptr) {
             combine_.identity_from = sort_.expert_count;
             combine_.index = sort_.index;
@@ -186,13 +188,9 @@ class moe_ffn_step final : public step {
             return;
         }
         launch_expert_sort(sort_, stream);
-        check(cudaGetLastError(), "sorting rows by expert");
         multiply(owner_, in_, in_choice_, true, stream);
         multiply(owner_, out_, out_choice_, true, stream);
-        if (out_.y_type == SLUICE_F32)
-            launch_expert_combine(combine_, stream);
-        else
-            launch_combine_rows(half_combine(), stream);
+        launch_combine_rows(combine_, stream);
         check(cudaGetLastError(), "summing the experts' outputs");
     }
 
@@ -216,7 +214,7 @@ class moe_ffn_step final : public step {
         few.x_type = in_.y_type;
         few.index = sort_.index;
         few.weight = combine_.weight;
-        few.rows = combine_.rows;
+        few.rows = static_cast<int32_t>(combine_.rows);
         few.choice_count = sort_.choice_count;
         few.map = sort_.map;
         few.map_size = sort_.map_size;
@@ -226,25 +224,11 @@ class moe_ffn_step final : public step {
         few.identity_weight = combine_.identity_weight;
         few.identity_x = combine_.x;
         few.identity_type = combine_.x_type;
-        few.y = combine_.y;
-        few.y_type = combine_.y_type;
+        few.y = combine_.o;
+        few.y_type = combine_.o_type;
         few.parts = combine_parts_;
         few.programmatic = overlaps_kernels(owner_);
         return few;
-    }
-    combine_rows_call half_combine() const {
-        combine_rows_call call;
-        call.y = out_.y;
-        call.y_type = out_.y_type;
-        call.places = total_;
-        call.place = combine_.place;
-        call.weight = combine_.weight;
-        call.o = combine_.y;
-        call.o_type = combine_.y_type;
-        call.rows = combine_.rows;
-        call.choices = combine_.choice_count;
-        call.width = combine_.width;
-        return call;
     }
     void launch_few(cudaStream_t stream) const {
         launch_product_few(few_in(), stream);
@@ -270,7 +254,7 @@ class moe_ffn_step final : public step {
         out_.x = in_.y;
         out_.y = pieces.take_elements(out_.y_type, total_ * out_.weight.rows);
         combine_.place = sort_.place;
-        combine_.expert_y = static_cast<const float*>(out_.y);
+        combine_.y = out_.y;
     }
 
     bound& owner_;
@@ -282,7 +266,7 @@ class moe_ffn_step final : public step {
     product_choice in_choice_;
     product_choice out_choice_;
     int32_t combine_parts_ = 0;
-    expert_combine_call combine_;
+    combine_rows_call combine_;
 };
 
 // ---- Claims ----

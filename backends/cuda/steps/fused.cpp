@@ -1,5 +1,5 @@
 // Groups of operations in one launch, as schedule.hpp finds them.
-#include "../rope_tables.hpp"
+#include "attention.hpp"
 #include "multiply.hpp"
 #include "operands.hpp"
 
@@ -22,7 +22,7 @@ head_norm head_norm_of(const bound& owner, const plugin::operation* norm) {
     return {weight.data, weight.type, attributes.epsilon, attributes.weight_offset};
 }
 
-std::unique_ptr<step> make_attention_input(const bound& owner, const attention_input& found) {
+std::unique_ptr<step> make_turned_attention(bound& owner, const turned_attention& found) {
     const auto& attributes = found.q_rope->as<sluice_rope_attributes>();
     const auto table =
         owner.context().tables->share(attributes, found.q_rope->table, owner.context_max());
@@ -53,10 +53,7 @@ std::unique_ptr<step> make_attention_input(const bound& owner, const attention_i
     call.value_type = state.part_type[1];
     // Of few rows what comes before are products of this backend's own.
     call.programmatic = call.rows <= few_rows && may_start_early(owner);
-    return launching([call, table](cudaStream_t stream) {
-        launch_qk_norm_rope_write(call, stream);
-        check(cudaGetLastError(), "launching the input of attention");
-    });
+    return make_attention(owner, *found.attention, {call, table});
 }
 
 // Steps one after the other.
@@ -214,8 +211,8 @@ class normed_product_step final : public step {
 
 std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group,
                                       const fused_group& fused) {
-    if (const auto* found = std::get_if<attention_input>(&fused))
-        return make_attention_input(owner, *found);
+    if (const auto* found = std::get_if<turned_attention>(&fused))
+        return make_turned_attention(owner, *found);
     if (const auto* found = std::get_if<mla_input>(&fused))
         return make_mla_input(owner, group, *found);
     if (const auto* found = std::get_if<head_input>(&fused)) return make_head_input(owner, *found);

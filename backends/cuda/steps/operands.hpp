@@ -3,7 +3,7 @@
 
 #include "step.hpp"
 
-#include "kernels/rows.hpp"
+#include "kernels/norms.hpp"
 #include "kernels/shape.hpp"
 
 namespace sluice::cuda {

@@ -4,7 +4,7 @@
 
 #include "kernels/axis.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/group_rows.hpp"
+#include "kernels/expert_sort.hpp"
 #include "kernels/movement.hpp"
 #include "kernels/statistics.hpp"
 
@@ -292,36 +292,24 @@ step_owner make_accumulate(const bound& owner, const plugin::operation& operatio
 
 // ---- Rows by expert ----
 
-class group_rows_step final : public step {
-  public:
-    group_rows_step(const bound& owner, const plugin::operation& operation) : owner_(owner) {
-        call_.index = data_of<const int32_t>(owner, operation.inputs[0]);
-        call_.rows = size_of(owner, operation.inputs[0], 0);
-        call_.choices = size_of(owner, operation.inputs[0], 1);
-        call_.rows_present = present_axis(owner, operation.inputs[0], 0);
-        call_.present = owner.present_extents();
-        if (operation.has_input(1)) {
-            call_.expert_map = data_of<const int32_t>(owner, operation.inputs[1]);
-            call_.map_size = count_of(owner, operation.inputs[1]);
-        }
-        call_.experts = static_cast<int32_t>(count_of(owner, operation.outputs[3]) - 1);
-        call_.row = data_of<int32_t>(owner, operation.outputs[0]);
-        call_.choice = data_of<int32_t>(owner, operation.outputs[1]);
-        call_.place = data_of<int32_t>(owner, operation.outputs[2]);
-        call_.offset = data_of<int32_t>(owner, operation.outputs[3]);
+std::unique_ptr<step> make_group_rows(const bound& owner, const plugin::operation& operation) {
+    expert_sort_call call;
+    call.index = data_of<const int32_t>(owner, operation.inputs[0]);
+    call.total = static_cast<int32_t>(count_of(owner, operation.inputs[0]));
+    call.choice_count = static_cast<int32_t>(size_of(owner, operation.inputs[0], 1));
+    call.rows_present = present_axis(owner, operation.inputs[0], 0);
+    call.present = owner.present_extents();
+    if (operation.has_input(1)) {
+        call.map = data_of<const int32_t>(owner, operation.inputs[1]);
+        call.map_size = static_cast<int32_t>(count_of(owner, operation.inputs[1]));
     }
-    uint64_t scratch_bytes() const override {
-        return group_rows_scratch_bytes(call_.rows, call_.choices, call_.experts);
-    }
-    void launch(cudaStream_t stream) override {
-        call_.scratch = owner_.scratch();
-        launch_group_rows(call_, stream);
-    }
-
-  private:
-    const bound& owner_;
-    group_rows_call call_;
-};
+    call.expert_count = static_cast<int32_t>(count_of(owner, operation.outputs[3]) - 1);
+    call.row = data_of<int32_t>(owner, operation.outputs[0]);
+    call.choice = data_of<int32_t>(owner, operation.outputs[1]);
+    call.place = data_of<int32_t>(owner, operation.outputs[2]);
+    call.offset = data_of<int32_t>(owner, operation.outputs[3]);
+    return launching([call](cudaStream_t stream) { launch_expert_sort(call, stream); });
+}
 
 // ---- Claims ----
 
@@ -352,9 +340,7 @@ using maker = step_owner (*)(const bound&, const plugin::operation&);
 maker find_maker(uint32_t kind) {
     switch (kind) {
     case SLUICE_OP_GROUP_ROWS:
-        return [](const bound& owner, const plugin::operation& operation) -> step_owner {
-            return std::make_unique<group_rows_step>(owner, operation);
-        };
+        return make_group_rows;
     case SLUICE_OP_GATHER_ROWS:
         return make_gather_rows;
     case SLUICE_OP_GATHER:
@@ -409,10 +395,6 @@ maker find_maker(uint32_t kind) {
 std::string claim_primitive(const plugin::operation& operation, const value_reader& values) {
     if (find_maker(operation.kind) == nullptr) return {};
     check_values(operation, values);
-    if (operation.kind == SLUICE_OP_GROUP_ROWS
-        && values(operation.outputs[3]).fixed(0) > grouped_experts_max + 1)
-        plugin::fail(SLUICE_UNSUPPORTED, "at most ", grouped_experts_max,
-                     " experts can be grouped");
     return std::string(plugin::operation_name(operation.kind)) + ", plain";
 }
 

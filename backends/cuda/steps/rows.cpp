@@ -3,6 +3,8 @@
 #include "../rope_tables.hpp"
 #include "operands.hpp"
 
+#include "kernels/kv_cache.hpp"
+#include "kernels/rope.hpp"
 #include "kernels/rows.hpp"
 
 namespace sluice::cuda {
