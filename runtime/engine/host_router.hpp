@@ -1,5 +1,5 @@
-// The backend that runs routers' host functions within a step: a part of the runtime under the rules
-// of all backends, so that placement, crossings, profile and checked mode hold for it as well.
+// The backend that runs routers' host functions within a step: a part of the runtime that keeps the
+// rules of all backends, so that placement, crossings, profile and checked mode hold for it too.
 //
 // It runs routes with SLUICE_OPERATION_HOST_FUNCTION and nothing else, on the thread that submits:
 // there is nothing to do meanwhile, and the function may use the worker team.

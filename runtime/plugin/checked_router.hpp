@@ -1,5 +1,5 @@
-// The checked mode of routers: the table wrapped so that a call of the host function against its tag
-// line ends in an error that names the rule.
+// The checked mode of routers: the table wrapped so that a call of the host function that breaks
+// its tag line ends in an error that names the rule.
 #pragma once
 
 #include "plugin/host_services.hpp"

@@ -39,9 +39,9 @@ void check_row(const plugin_instance& router, const sluice_router_call& call, si
                                    j, index[j], weight[j]));
         }
         if (!chosen && weight[j] != 0) {
-            refuse_row(router, call, row,
-                       fmt::format("choice {} goes to no expert, but has the weight {}", j,
-                                   weight[j]));
+            refuse_row(
+                router, call, row,
+                fmt::format("choice {} goes to no expert, but has the weight {}", j, weight[j]));
         }
     }
 }

@@ -43,7 +43,7 @@ class plugin_library {
     void negotiate();
     void describe();
 
-    struct shared; // keeps the header of Boost.DLL out of this one
+    struct shared;               // keeps the header of Boost.DLL out of this one
     std::filesystem::path path_; // of a part of the runtime its id
     std::unique_ptr<shared> shared_;
     const sluice_plugin_library* functions_ = nullptr;

@@ -42,8 +42,8 @@ router_answer import_router_answer(const sluice_router_request& request,
 void check_routing_specification(const sluice_routing_specification& specification,
                                  std::string_view origin);
 
-// Puts the router in: one operation `route`, with SLUICE_OPERATION_HOST_FUNCTION where it is one, or
-// the sub-program's operations under `name`/.
+// Puts the router in: one operation `route`, for a host function with that flag, or the
+// sub-program's operations under `name`/.
 route_results add_router(program_builder& builder, const std::string& name,
                          const route_operands& operands, const router_answer& answer);
 

@@ -235,6 +235,14 @@ TEST_CASE("wrong answers are refused by plugin, layer and row") {
     }
 }
 
+TEST_CASE("a host function that is not there is missed when the model is loaded") {
+    for (const std::string checked : {"checked=false", "checked=true"}) {
+        check_error([&] { loaded_golden(routed("mixtral", "onednn", "routeless", {checked})); },
+                    SLUICE_INVALID,
+                    {"router \"routeless\", layer 0", "host function", "no function route"});
+    }
+}
+
 TEST_CASE("host functions run in the checked mode, and two runners call them one at a time") {
     const golden_file golden = read_golden("deepseek_v3");
     const loaded_golden loaded(routed("deepseek_v3", "onednn", "oracle", {"checked=true"},

@@ -21,12 +21,13 @@ class oracle_router {
             .kind = SLUICE_KIND_ROUTER,
             .version = "0.1.0",
             .summary = "The model's own routing as a host function, with faults to order",
-            .settings = plugin::schema()
-                            .text("fault", "What it does wrong, in layer 1.", "none",
-                                  {"none", "out_of_range", "twice", "not_a_number", "weightless",
-                                   "dropped", "error", "exception"})
-                            .boolean("every_layer", "Whether layer 0 is a host function, too.", true)
-                            .integer("top_k", "Experts a token goes to; 0: the model's.", 0, 0, 64),
+            .settings =
+                plugin::schema()
+                    .text("fault", "What it does wrong, in layer 1.", "none",
+                          {"none", "out_of_range", "twice", "not_a_number", "weightless", "dropped",
+                           "error", "exception"})
+                    .boolean("every_layer", "Whether layer 0 is a host function, too.", true)
+                    .integer("top_k", "Experts a token goes to; 0: the model's.", 0, 0, 64),
             .extensions = {SLUICE_ROUTER_EXTENSION}};
         return made;
     }

@@ -42,9 +42,8 @@ sluice_router router_table(bool routes) {
 class checked_fixture {
   public:
     explicit checked_fixture(bool routes = true)
-        : table_(checked_tables(SLUICE_KIND_ROUTER, std::make_unique<sluice_router>(
-                                                        router_table(routes))
-                                                        .get())
+        : table_(checked_tables(SLUICE_KIND_ROUTER,
+                                std::make_unique<sluice_router>(router_table(routes)).get())
                      .router),
           host_(services_, "tested"),
           checked_(table_, reinterpret_cast<sluice_plugin*>(&router), host_) {}
