@@ -138,7 +138,8 @@ typedef struct sluice_router_answer {
     uint32_t choice_count; /* of a host function: k, 1 to min(E, 64); 0: the request's */
 } sluice_router_answer;
 
-/* What a host function is asked: the rows of one step in one layer. Borrowed for the call. */
+/* What a host function is asked: the rows of one step in one layer. Read under the zero-tail rule;
+ * borrowed for the call. */
 typedef struct sluice_router_call {
     uint32_t struct_size;
     uint32_t layer;
