@@ -1,7 +1,9 @@
 #include "backend_checks/runner.hpp"
 #include "checks.hpp"
+#include "routing_oracle.hpp"
 #include "tailed.hpp"
 
+#include "plugin/host_function.hpp"
 #include "program/route_inline.hpp"
 
 #include <cmath>
@@ -144,14 +146,19 @@ sluice_status try_to_ask(plugin_instance& plugin, const sluice_router_request* r
 }
 
 std::string families_answered(context& with) {
-    size_t specifications = 0;
+    size_t specifications = 0, subprograms = 0, host_functions = 0;
     auto cases = family_cases();
     for (auto& each : random_cases(with, "families")) cases.push_back(each);
-    for (const auto& each : cases)
-        specifications +=
-            ask(with.plugin(), each.request(), each.name).specification.has_value() ? 1 : 0;
-    return fmt::format("{} specifications, {} sub-programs", specifications,
-                       cases.size() - specifications);
+    for (const auto& each : cases) {
+        const router_answer answer = ask(with.plugin(), each.request(), each.name);
+        specifications += answer.specification ? 1 : 0;
+        subprograms += answer.subprogram ? 1 : 0;
+        host_functions += answer.host_function ? 1 : 0;
+        require(!answer.host_function || has_route(with.plugin().router()),
+                "{}: it answers with a host function, but has no function route", each.name);
+    }
+    return fmt::format("{} specifications, {} sub-programs, {} host functions", specifications,
+                       subprograms, host_functions);
 }
 
 // Rows of logits without near ties, so that rounding cannot change a choice: each row holds equally
@@ -169,74 +176,98 @@ std::vector<float> separated_logits(std::mt19937_64& random, int64_t rows, int64
     return logits;
 }
 
-// Different experts in each row.
+// Different experts within a row, and from row to row.
 std::vector<int32_t> hash_table(const routing_case& which) {
     std::vector<int32_t> table;
     for (uint32_t row = 0; row < which.table_row_count; ++row)
         for (uint32_t j = 0; j < which.model.choice_count; ++j)
-            table.push_back(static_cast<int32_t>((row + 2 * j) % which.model.expert_count));
+            table.push_back(static_cast<int32_t>((row + j) % which.model.expert_count));
     return table;
 }
 
-// Runs a router's sub-program on the reference backend and looks at what every router must keep.
-void check_subprogram(context& with, const routing_case& which, const program& subprogram) {
+constexpr uint32_t row_count = 9;
+constexpr size_t padding_row = 4;
+
+// Rows to route, one of them padding, and all inputs that a checkpoint can have.
+struct drawn_rows {
+    std::vector<float> logits, choice_bias, per_expert_scale;
+    std::vector<int32_t> position, table;
+
+    // Also words that are out of the table.
+    std::span<const int32_t> token_ids() const { return position; }
+};
+
+drawn_rows draw_rows(context& with, const routing_case& which) {
     auto random = with.random(which.name);
-    constexpr int32_t rows = 9;
-    constexpr int32_t padding_row = 4;
     const int64_t experts = which.model.expert_count;
-    const int64_t choices = subprogram.value(subprogram.outputs()[0]).dimensions[1].offset;
+    drawn_rows rows;
+    rows.logits = separated_logits(random, row_count, experts);
+    rows.choice_bias = separated_logits(random, 1, experts);
+    rows.per_expert_scale = separated_logits(random, 1, experts);
+    rows.position.resize(row_count);
+    std::iota(rows.position.begin(), rows.position.end(), 0);
+    rows.position[padding_row] = -1;
+    rows.table = hash_table(which);
+    return rows;
+}
+
+// What every router must keep.
+void check_choices(const routing_case& which, const routing_outputs& found) {
+    const size_t choices = found.index.size() / row_count;
+    std::vector<int32_t> loads(which.model.expert_count);
+    for (size_t place = 0; place < found.index.size(); ++place) {
+        const size_t row = place / choices;
+        const int32_t index = found.index[place];
+        const float weight = found.weight[place];
+        if (row == padding_row || index == -1) {
+            require(index == -1 && weight == 0,
+                    "{}: a choice without an expert (row {}) has index {} and weight {}, expected "
+                    "-1 and 0",
+                    which.name, row, index, weight);
+            continue;
+        }
+        require(index >= 0 && index < int32_t(which.model.expert_count) && std::isfinite(weight),
+                "{}: row {} has the expert {} with weight {}", which.name, row, index, weight);
+        ++loads[static_cast<size_t>(index)];
+        for (size_t earlier = row * choices; earlier < place; ++earlier)
+            require(found.index[earlier] != index, "{}: row {} goes to the expert {} twice",
+                    which.name, row, index);
+    }
+    require(found.count == loads, "{}: count is not the number of choices an expert", which.name);
+    const int64_t assigned = std::accumulate(loads.begin(), loads.end(), int64_t{0});
+    const int64_t without = int64_t(row_count - 1) * int64_t(choices) - assigned;
+    // A token outside of the hash table has no choices that could be dropped.
+    const bool may_be_less = which.table_row_count != 0;
+    require(found.dropped == without
+                || (may_be_less && found.dropped >= 0 && found.dropped < without),
+            "{}: dropped is {}, expected {}{}", which.name, found.dropped, without,
+            may_be_less ? " at most" : "");
+}
+
+// Runs a router's sub-program on the reference backend.
+void check_subprogram(context& with, const routing_case& which, const program& subprogram) {
+    const drawn_rows rows = draw_rows(with, which);
+    const int64_t experts = which.model.expert_count;
     operation_case given(subprogram);
     batch_step& step = given.add_step();
-    step.token_count = rows;
-    std::vector<int32_t> positions(rows);
-    std::iota(positions.begin(), positions.end(), 0);
-    positions[padding_row] = -1;
+    step.token_count = row_count;
     const auto custom = [&](const char* name, const host_tensor& tensor) {
         if (const auto value = subprogram.find(name)) step.custom.emplace(*value, tensor);
     };
-    custom("logits", host_tensor::floats({rows, experts}, separated_logits(random, rows, experts)));
-    custom("choice_bias", host_tensor::floats({experts}, separated_logits(random, 1, experts)));
-    custom("per_expert_scale",
-           host_tensor::floats({experts}, separated_logits(random, 1, experts)));
-    custom("position", host_tensor::integers({rows}, positions));
-    custom("token_ids", host_tensor::integers({rows}, positions)); // also out of the table
-    custom("table", host_tensor::integers({which.table_row_count, which.model.choice_count},
-                                          hash_table(which)));
+    custom("logits", host_tensor::floats({row_count, experts}, rows.logits));
+    custom("choice_bias", host_tensor::floats({experts}, rows.choice_bias));
+    custom("per_expert_scale", host_tensor::floats({experts}, rows.per_expert_scale));
+    custom("position", host_tensor::integers({row_count}, rows.position));
+    custom("token_ids", host_tensor::integers({row_count}, rows.position));
+    custom("table",
+           host_tensor::integers({which.table_row_count, which.model.choice_count}, rows.table));
     const auto outputs = run_case(with.oracle(), given).at(0);
-
-    const auto index = outputs[0].as_integers();
-    const auto weight = outputs[1].as_floats();
-    std::vector<int32_t> loads(static_cast<size_t>(experts));
-    for (int64_t t = 0; t < rows; ++t)
-        for (int64_t j = 0; j < choices; ++j) {
-            const auto place = static_cast<size_t>(t * choices + j);
-            if (t == padding_row || index[place] == -1) {
-                require(index[place] == -1 && weight[place] == 0,
-                        "{}: a choice without an expert (row {}) has index {} and weight {}, "
-                        "expected -1 and 0",
-                        which.name, t, index[place], weight[place]);
-                continue;
-            }
-            require(index[place] >= 0 && index[place] < experts && std::isfinite(weight[place]),
-                    "{}: row {} has the expert {} with weight {}", which.name, t, index[place],
-                    weight[place]);
-            ++loads[static_cast<size_t>(index[place])];
-            for (int64_t earlier = t * choices; earlier < t * choices + j; ++earlier)
-                require(index[static_cast<size_t>(earlier)] != index[place],
-                        "{}: row {} goes to the expert {} twice", which.name, t, index[place]);
-        }
-    require(outputs[2].as_integers() == loads, "{}: count is not the number of choices an expert",
-            which.name);
-    const auto dropped = outputs[3].as_integers();
-    const int64_t assigned = std::accumulate(loads.begin(), loads.end(), int64_t{0});
-    const int64_t without = (rows - 1) * choices - assigned;
-    // A token outside of the hash table has no choices that could be dropped.
-    const bool may_be_less = which.table_row_count != 0;
-    require(
-        dropped.size() == 1
-            && (dropped[0] == without || (may_be_less && dropped[0] >= 0 && dropped[0] < without)),
-        "{}: dropped is {}, expected {}{}", which.name, dropped.empty() ? -1 : dropped[0], without,
-        may_be_less ? " at most" : "");
+    routing_outputs found;
+    found.index = outputs[0].as_integers();
+    found.weight = outputs[1].as_floats();
+    found.count = outputs[2].as_integers();
+    found.dropped = outputs[3].as_integers().at(0);
+    check_choices(which, found);
 }
 
 std::string subprograms_run(context& with) {
@@ -247,8 +278,110 @@ std::string subprograms_run(context& with) {
         check_subprogram(with, each, *answer.subprogram);
         ++count;
     }
-    if (count == 0) skip_check("it answers specifications");
+    if (count == 0) skip_check("it has no sub-program");
     return fmt::format("{} sub-programs", count);
+}
+
+// A call of a host function with room for what it writes.
+struct routing_call {
+    routing_outputs found;
+    sluice_router_call call = SLUICE_INIT(sluice_router_call);
+
+    routing_call(const routing_case& which, uint32_t choice_count, const drawn_rows& rows) {
+        const auto given = [](const auto& list) { return list.empty() ? nullptr : list.data(); };
+        found.index.resize(size_t{row_count} * choice_count);
+        found.weight.resize(size_t{row_count} * choice_count);
+        found.count.resize(which.model.expert_count);
+        call.layer = which.request().layer;
+        call.row_count = row_count;
+        call.expert_count = which.model.expert_count;
+        call.choice_count = choice_count;
+        call.table_row_count = rows.table.empty() ? 0 : which.table_row_count;
+        call.logits = rows.logits.data();
+        call.position = rows.position.data();
+        call.token_ids = rows.token_ids().data();
+        call.choice_bias = given(rows.choice_bias);
+        call.per_expert_scale = given(rows.per_expert_scale);
+        call.table = given(rows.table);
+        call.index = found.index.data();
+        call.weight = found.weight.data();
+        call.dropped = &found.dropped;
+    }
+    routing_call(const routing_call&) = delete;
+};
+
+// Where a router says which specification it computes, it is held to that.
+void check_claim(const routing_case& which, const routing_outputs& found,
+                 const routing_outputs& expected) {
+    require(found.index == expected.index,
+            "{}: the experts are not those of the specification that it says it computes",
+            which.name);
+    for (size_t i = 0; i < expected.weight.size(); ++i) {
+        const float allowed = 1e-5F + 1e-4F * std::fabs(expected.weight[i]);
+        require(std::fabs(found.weight[i] - expected.weight[i]) <= allowed,
+                "{}: place {} has the weight {}, the specification that it says it computes {}",
+                which.name, i, found.weight[i], expected.weight[i]);
+    }
+    require(found.dropped == expected.dropped,
+            "{}: dropped is {}, by the specification that it says it computes {}", which.name,
+            found.dropped, expected.dropped);
+}
+
+// Calls the host function as the runtime does, with a request's inputs that it does not ignore.
+void check_host_function(context& with, const routing_case& which, const router_answer& answer) {
+    const auto takes = [&](bool given, uint32_t input) {
+        return given && (answer.ignored_inputs & input) == 0;
+    };
+    drawn_rows rows = draw_rows(with, which);
+    if (!takes(which.has_choice_bias, SLUICE_ROUTER_INPUT_CHOICE_BIAS)) rows.choice_bias.clear();
+    if (!takes(which.has_per_expert_scale, SLUICE_ROUTER_INPUT_PER_EXPERT_SCALE))
+        rows.per_expert_scale.clear();
+    if (!takes(which.table_row_count != 0, SLUICE_ROUTER_INPUT_TABLE)) rows.table.clear();
+    routing_call made(which, answer.host_function->choice_count, rows);
+    call_host_function(with.plugin(), made.call, made.found.count.data());
+    check_choices(which, made.found);
+    if (answer.host_function->computes)
+        check_claim(which, made.found,
+                    route_directly(*answer.host_function->computes,
+                                   {rows.logits, rows.choice_bias, rows.per_expert_scale,
+                                    rows.position, rows.token_ids(), rows.table}));
+    made.call.row_count = 0;
+    call_host_function(with.plugin(), made.call, made.found.count.data());
+}
+
+std::string host_functions_run(context& with) {
+    size_t count = 0, claims = 0;
+    auto cases = family_cases();
+    for (auto& each : random_cases(with, "families")) cases.push_back(each);
+    for (const auto& each : cases) {
+        const router_answer answer = ask(with.plugin(), each.request(), each.name);
+        if (!answer.host_function) continue;
+        check_host_function(with, each, answer);
+        ++count;
+        claims += answer.host_function->computes ? 1 : 0;
+    }
+    if (count == 0) skip_check("it has no host function");
+    return fmt::format("{} cases, {} of them held to a specification", count, claims);
+}
+
+// A call that is too new is refused, one with a zero tail is not.
+std::string calls_grow(context& with) {
+    const auto given = make_case("growth", 16, 4);
+    const router_answer answer = ask(with.plugin(), given.request(), given.name);
+    if (!answer.host_function) skip_check("it has no host function");
+    routing_call made(given, answer.host_function->choice_count, draw_rows(with, given));
+    std::fill(made.found.index.begin(), made.found.index.end(), -1);
+    const auto status_of = [&](const sluice_router_call* call) {
+        auto error = SLUICE_INIT(sluice_error);
+        return with.plugin().router().route(with.plugin().handle(), call, &error);
+    };
+    require(SLUICE_STATUS_CLASS(status_of(with_unknown_field(made.call).get()))
+                == SLUICE_UNSUPPORTED,
+            "a call with an unknown field is not refused as unsupported");
+    require(status_of(with_zero_tail(made.call).get()) == SLUICE_OK,
+            "a call with a zero tail is refused");
+    require(status_of(nullptr) != SLUICE_OK, "a call that is NULL is accepted");
+    return {};
 }
 
 std::string impossible_refused(context& with) {
@@ -343,7 +476,11 @@ std::string growth_respected(context& with) {
 }
 
 bool same_answer(const router_answer& left, const router_answer& right) {
-    if (left.specification.has_value() != right.specification.has_value()) return false;
+    if (left.specification.has_value() != right.specification.has_value()
+        || left.host_function.has_value() != right.host_function.has_value())
+        return false;
+    if (left.host_function)
+        return left.host_function->choice_count == right.host_function->choice_count;
     if (left.specification)
         return std::memcmp(&*left.specification, &*right.specification, sizeof *left.specification)
                == 0;
@@ -381,6 +518,8 @@ std::string many_threads(context& with) {
 std::vector<check> router_checks() {
     return {{"router: families", families_answered},
             {"router: sub-programs run", subprograms_run},
+            {"router: host functions run", host_functions_run},
+            {"router: growth of calls", calls_grow},
             {"router: impossible requests", impossible_refused},
             {"router: growth of structs", growth_respected},
             {"router: threads", many_threads}};

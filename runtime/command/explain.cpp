@@ -73,6 +73,7 @@ nlohmann::ordered_json report_json(const loaded_model& model, const configuratio
             {"backends", backends},
             {"router", report.router},
             {"segments", report.segment_count},
+            {"host_functions", report.host_function_count},
             {"crossings", crossings},
             {"operations", operations},
             {"expansions", expansions},
@@ -113,6 +114,10 @@ void print_crossings(const explain_report& report, bool all_layers) {
     for (const auto& [line, count] : lines) fmt::print("  {} x {}\n", count, line);
     for (const auto& [unit, bytes] : totals)
         fmt::print("  {} copied for each {}\n", bytes_text(bytes), unit);
+    if (report.host_function_count > 0)
+        fmt::print("  a step waits for the host {} times: once in each layer that the function of "
+                   "router \"{}\" routes\n",
+                   report.host_function_count, report.router);
 }
 
 std::string backends_text(const explain_report& report) {

@@ -4,6 +4,7 @@
 #include "base/error.hpp"
 #include "engine/cache_size.hpp"
 #include "engine/crossings.hpp"
+#include "engine/host_router.hpp"
 #include "engine/model_fingerprint.hpp"
 #include "engine/placement.hpp"
 #include "model/dummy_checkpoint.hpp"
@@ -38,6 +39,28 @@ std::optional<std::vector<int32_t>> end_tokens_of(const json_view& file) {
         numbers.push_back(found->as_integer(0, INT32_MAX));
     }
     return std::vector<int32_t>(numbers.begin(), numbers.end());
+}
+
+// Different settings give different texts.
+std::string settings_text(const configured_settings& settings) {
+    struct visitor {
+        std::string operator()(bool value) const { return fmt::format("{}", value); }
+        std::string operator()(int64_t value) const { return fmt::format("{}", value); }
+        std::string operator()(double value) const { return fmt::format("{}", value); }
+        std::string operator()(const std::string& value) const {
+            return fmt::format("{}:{}", value.size(), value);
+        }
+        std::string operator()(const std::vector<std::string>& values) const {
+            std::string text = fmt::format("{} of", values.size());
+            for (const std::string& value : values) text.append(" ").append((*this)(value));
+            return text;
+        }
+    };
+    std::string text;
+    for (const auto& [name, given] : settings.values) {
+        text += fmt::format("{} = {}, ", name, std::visit(visitor{}, given.value));
+    }
+    return text;
 }
 
 } // namespace
@@ -209,6 +232,7 @@ void loaded_model::settle_context(const configuration& configuration) {
 void loaded_model::open_plugins(const configuration& configuration, plugin_host& plugins) {
     add_backend(configuration, "backend", plugins.open_backend(configuration));
     router_ = plugins.open(SLUICE_KIND_ROUTER, configuration.router, configuration);
+    router_settings_ = settings_text(configuration.settings_of(configuration.router));
     report_.backend = report_.backends[0].id;
     report_.backend_version = report_.backends[0].version;
     report_.device = report_.backends[0].device;
@@ -241,8 +265,13 @@ router_answer loaded_model::ask_router(const sluice_router_request& request) con
     answer.specification = &specification;
     plugin_call call = router_->call("describe");
     call = router_->router().describe(router_->handle(), &request, &answer, call.error());
-    return import_router_answer(
-        request, answer, fmt::format("router \"{}\", layer {}", router_->id(), request.layer));
+    const std::string origin = fmt::format("router \"{}\", layer {}", router_->id(), request.layer);
+    router_answer imported = import_router_answer(request, answer, origin);
+    if (imported.host_function && !has_route(router_->router())) {
+        fail(SLUICE_INVALID, "{}: it answers with a host function, but has no function route",
+             origin);
+    }
+    return imported;
 }
 
 void loaded_model::build_program(const configuration& configuration,
@@ -261,7 +290,9 @@ void loaded_model::build_program(const configuration& configuration,
 
 void loaded_model::place(const configuration& configuration, plugin_host& plugins,
                          const model_load_options& options) {
-    if (configuration.placement.empty()) {
+    std::map<std::string, uint32_t> host_layers = host_routed_layers();
+    report_.host_function_count = uint32_t(host_layers.size());
+    if (configuration.placement.empty() && host_layers.empty()) {
         placed_ = std::make_unique<spread_program>(
             spread_program{settle_sampling(model_->step, options), model_->weights, {}});
         return;
@@ -275,8 +306,27 @@ void loaded_model::place(const configuration& configuration, plugin_host& plugin
         add_backend(configuration, backend.key,
                     plugins.open(SLUICE_KIND_BACKEND, backend.id, configuration, backend.key));
     }
+    if (!host_layers.empty()) {
+        add_backend(configuration, "router",
+                    open_host_router(plugins, router_, std::move(host_layers)));
+    }
     const program step = settle_sampling(with_placements(model_->step, plan), options);
     placed_ = std::make_unique<spread_program>(spread_experts(step, model_->weights, plan.experts));
+}
+
+// The layers that a host function routes, by the names of their operations.
+std::map<std::string, uint32_t> loaded_model::host_routed_layers() const {
+    constexpr size_t count_result = 2;
+    std::map<std::string, uint32_t> layers;
+    for (const program_operation& operation : model_->step.operations()) {
+        if (!is_host_function(operation)) continue;
+        for (const routed_layer& each : model_->routed_layers) {
+            if (each.count == operation.outputs.at(count_result)) {
+                layers[operation.name] = each.layer;
+            }
+        }
+    }
+    return layers;
 }
 
 // Where the backend has no kernel for it, the host samples: the expansion into primitives would
@@ -340,7 +390,7 @@ void loaded_model::ask_claims(const model_load_options& options) {
     std::vector<bool> kept(built.operations().size(), true);
     for (uint32_t i = 0; i < built.operations().size(); ++i) {
         const program_operation& operation = built.operations()[i];
-        if (!is_composite(operation.kind)) continue;
+        if (!is_composite(operation.kind) || is_host_function(operation)) continue;
         const std::string& backend = backends_[operation.placement]->id();
         expansion_report expansion{operation.name, operation_name(operation.kind), backend,
                                    "expanded as asked"};
@@ -375,6 +425,11 @@ std::string loaded_model::fingerprint_text() const {
     std::string text;
     for (const backend_report& each : report_.backends) {
         text += fmt::format("{} {}\n", each.id, each.version);
+    }
+    // The program says what the other forms compute.
+    if (report_.host_function_count > 0) {
+        text += fmt::format("router {} {} {}\n", router_->id(), router_->manifest().version,
+                            router_settings_);
     }
     const program_value& first = program_->value(model_->weights.front().value);
     return text + weight_format_text(first.weight_format) + "\n" + print_program(*program_);

@@ -1,8 +1,8 @@
 // A model ready to run: program, prepared weights and executables, shared by everything that
 // computes with it. Caches and bound executables are model_runner's.
 //
-// The program is cut into segments where [placement] puts operations on other backends; without it
-// there is one segment on the one backend.
+// The program is cut into segments where [placement] puts operations on other backends, and around
+// routers that are host functions; without either there is one segment on the one backend.
 #pragma once
 
 #include "config/configuration.hpp"
@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -73,6 +74,7 @@ struct explain_report {
     std::vector<expansion_report> expansions;
     std::string host_sampling; // why the host samples; empty: `sample` is one of the operations
     std::vector<weight_report> weights;
+    uint32_t host_function_count = 0; // layers whose router the host runs in each step
     uint32_t segment_count = 1;
     std::vector<crossing_report> crossings; // in the order in which they are made
     double load_s = 0;
@@ -145,6 +147,7 @@ class loaded_model {
     void prepare_weights(const model_load_options& options);
     void compile();
     router_answer ask_router(const sluice_router_request& request) const;
+    std::map<std::string, uint32_t> host_routed_layers() const;
     std::string fingerprint_text() const;
 
     std::shared_ptr<host_services> services_;
@@ -155,6 +158,7 @@ class loaded_model {
     std::vector<int32_t> end_tokens_;
     std::vector<std::shared_ptr<plugin_instance>> backends_; // by placement number
     std::shared_ptr<plugin_instance> router_;
+    std::string router_settings_; // as configured
     std::unique_ptr<model_program> model_;
     std::unique_ptr<spread_program> placed_; // model_ with placements, before expansion
     std::unique_ptr<program> program_;

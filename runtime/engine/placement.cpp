@@ -37,12 +37,13 @@ class planner {
         for (size_t i = 0; i < rules_.size(); ++i) apply(i);
         settle_sampling();
         settle_experts();
+        settle_host_functions();
         check_states();
         for (size_t i = 0; i < rules_.size(); ++i) {
             if (counting_.contains(i)) continue;
             plan_.warnings.push_back(fmt::format(
                 "{} has no effect: later patterns place all that it matches (and sampling goes "
-                "with the logits)",
+                "with the logits, a router's host function runs on the host)",
                 rule_text(rules_[i])));
         }
         return std::move(plan_);
@@ -64,6 +65,7 @@ class planner {
         for (uint32_t i = 0; i < placed_.operations().size(); ++i) {
             if (!line.pattern.matches(placed_.operations()[i].name)) continue;
             found = true;
+            if (is_host_function(placed_.operations()[i])) continue;
             if (line.pattern.experts().empty()) {
                 plan_.operations[i] = number;
                 rule_of_[i] = rule;
@@ -146,6 +148,13 @@ class planner {
             const uint32_t writer = writer_of(operation.inputs.at(0));
             plan_.operations[i] = plan_.operations[writer];
             rule_of_[i] = rule_of_[writer];
+        }
+    }
+
+    void settle_host_functions() {
+        for (uint32_t i = 0; i < placed_.operations().size(); ++i) {
+            if (!is_host_function(placed_.operations()[i])) continue;
+            plan_.operations[i] = uint32_t(plan_.backends.size());
         }
     }
 

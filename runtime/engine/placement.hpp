@@ -3,7 +3,8 @@
 // Patterns apply in the order of the file, so that the last one that matches an operation counts.
 // One without brackets places whole operations; one with brackets places experts of moe_ffn
 // operations and leaves the others where they were. Naming the main backend takes operations out
-// of what an earlier pattern said. Sampling is always where the logits are.
+// of what an earlier pattern said. Sampling is always where the logits are, and a router's host
+// function always on the host, whatever patterns match it.
 #pragma once
 
 #include "config/configuration.hpp"
@@ -23,7 +24,8 @@ struct placement_plan {
     };
     // By placement number: 0 is the main backend, the others in the order of the table.
     std::vector<placed_backend> backends;
-    std::vector<uint32_t> operations; // placement number of each operation
+    // Placement number of each operation; of host functions backends.size().
+    std::vector<uint32_t> operations;
     // Of moe_ffn operations whose experts are in several places: the placement of each expert. The
     // operation's own number is then that of the operation that reads the result.
     std::map<uint32_t, std::vector<uint32_t>> experts;

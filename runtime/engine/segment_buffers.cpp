@@ -103,23 +103,40 @@ std::vector<sluice_binding> segment_buffers::bindings(uint32_t segment) const {
 
 void segment_buffers::copy(const transfer& made, const extent_sizes& extents) {
     const value_crossing& crossing = made.crossing;
-    const uint64_t size_bytes = valid_bytes(model_.step_program().value(crossing.value), extents);
+    const program_value& value = model_.step_program().value(crossing.value);
+    const uint64_t size_bytes = valid_bytes(value, extents);
     if (size_bytes == 0) return;
+    const uint64_t whole_bytes = size_bytes + padding_bytes(value, extents);
     const device_buffer& source = buffers_[buffer_of_.at({crossing.value, crossing.from})];
     device_buffer& target = buffers_[buffer_of_.at({crossing.value, crossing.to})];
     const std::byte* readable = source.mapped();
     std::byte* writable = target.mapped();
-    if (readable != nullptr && writable != nullptr) {
-        std::memcpy(writable, readable, size_bytes);
-    } else if (readable != nullptr) {
+    if (readable != nullptr && writable == nullptr && whole_bytes == size_bytes) {
         target.write(0, readable, size_bytes);
-    } else if (writable != nullptr) {
-        source.read(0, writable, size_bytes);
-    } else {
-        staging_.resize(std::max<size_t>(staging_.size(), size_bytes));
-        source.read(0, staging_.data(), size_bytes);
-        target.write(0, staging_.data(), size_bytes);
+        return;
     }
+    if (writable == nullptr) staging_.resize(std::max<size_t>(staging_.size(), whole_bytes));
+    std::byte* to = writable != nullptr ? writable : staging_.data();
+    if (readable != nullptr) {
+        std::memcpy(to, readable, size_bytes);
+    } else {
+        source.read(0, to, size_bytes);
+    }
+    std::memset(to + size_bytes, 0xff, whole_bytes - size_bytes);
+    if (writable == nullptr) target.write(0, to, whole_bytes);
+}
+
+// Numbers of experts and rows are -1 in rows of padding, as the operation that wrote them would
+// have left them there: what an earlier step left would be computed for nothing.
+uint64_t segment_buffers::padding_bytes(const program_value& value,
+                                        const extent_sizes& extents) const {
+    const bool has_padding = value.element_type == SLUICE_I32 && !value.dimensions.empty()
+                             && value.dimensions[0].extent == SLUICE_EXTENT_TOKENS;
+    if (!has_padding) return 0;
+    extent_sizes padded = extents;
+    uint32_t& tokens = padded[SLUICE_EXTENT_TOKENS];
+    tokens = size_on_ladder(tokens, model_.extents_max()[SLUICE_EXTENT_TOKENS]);
+    return valid_bytes(value, padded) - valid_bytes(value, extents);
 }
 
 } // namespace sluice

@@ -35,7 +35,8 @@ class segment_buffers {
     std::vector<sluice_binding> bindings(uint32_t segment) const;
     // In the order in which segments need them.
     const std::vector<transfer>& transfers() const { return transfers_; }
-    // Copies the rows that are valid. The writer and the former user have ended.
+    // Copies the rows that are valid; whole numbers are -1 in those that steps are padded with. The
+    // writer and the former user have ended.
     void copy(const transfer& made, const extent_sizes& extents);
 
   private:
@@ -57,6 +58,7 @@ class segment_buffers {
     std::vector<stay> stays() const;
     void plan(const std::vector<stay>& stays);
     void add_constants();
+    uint64_t padding_bytes(const program_value& value, const extent_sizes& extents) const;
 
     const loaded_model& model_;
     std::vector<device_buffer> buffers_;

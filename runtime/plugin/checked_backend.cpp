@@ -54,7 +54,7 @@ sluice_status checked_weight_prepare(sluice_plugin* plugin, const sluice_weight_
                                      uint32_t* source_still_needed, sluice_error* error) {
     return checked("weight_prepare", error, [&] {
         backend_state& state = state_of(plugin);
-        require_no_worker(state);
+        require_no_worker(state.host);
         sluice_weight* weight = nullptr;
         const sluice_status status = state.real.weight_prepare(state.plugin, source, roles, &weight,
                                                                source_still_needed, error);
@@ -114,7 +114,7 @@ sluice_status checked_buffer_write(sluice_plugin* plugin, sluice_buffer* buffer,
     return checked("buffer_write", error, [&] {
         backend_state& state = state_of(plugin);
         object& one = object_of(buffer, &state);
-        const owner_call call(one);
+        const owner_call call = owned(one);
         require_range(one, offset, size_bytes);
         return state.real.buffer_write(state.plugin, real_of<sluice_buffer>(one), offset, data,
                                        size_bytes, error);
@@ -127,7 +127,7 @@ sluice_status checked_buffer_read(sluice_plugin* plugin, const sluice_buffer* bu
     return checked("buffer_read", error, [&] {
         backend_state& state = state_of(plugin);
         object& one = object_of(buffer, &state);
-        const owner_call call(one);
+        const owner_call call = owned(one);
         require_range(one, offset, size_bytes);
         return state.real.buffer_read(state.plugin, real_of<sluice_buffer>(one), offset, data,
                                       size_bytes, error);
@@ -179,7 +179,7 @@ sluice_status checked_cache_copy_blocks(sluice_plugin* plugin, sluice_cache* cac
     return checked("cache_copy_blocks", error, [&] {
         backend_state& state = state_of(plugin);
         object& one = object_of(cache, &state);
-        const owner_call call(one);
+        const owner_call call = owned(one);
         return state.real.cache_copy_blocks(state.plugin, real_of<sluice_cache>(one), group, from,
                                             to, count, error);
     });
@@ -191,7 +191,7 @@ sluice_status checked_cache_read_block(sluice_plugin* plugin, const sluice_cache
     return checked("cache_read_block", error, [&] {
         backend_state& state = state_of(plugin);
         object& one = object_of(cache, &state);
-        const owner_call call(one);
+        const owner_call call = owned(one);
         return state.real.cache_read_block(state.plugin, real_of<sluice_cache>(one), group, block,
                                            data, error);
     });
@@ -202,7 +202,7 @@ sluice_status checked_cache_write_block(sluice_plugin* plugin, sluice_cache* cac
     return checked("cache_write_block", error, [&] {
         backend_state& state = state_of(plugin);
         object& one = object_of(cache, &state);
-        const owner_call call(one);
+        const owner_call call = owned(one);
         return state.real.cache_write_block(state.plugin, real_of<sluice_cache>(one), group, block,
                                             data, error);
     });
@@ -214,7 +214,7 @@ sluice_status checked_executable_create(sluice_plugin* plugin, const sluice_prog
                                         sluice_executable** executable_owned, sluice_error* error) {
     return checked("executable_create", error, [&] {
         backend_state& state = state_of(plugin);
-        require_no_worker(state);
+        require_no_worker(state.host);
         if (program == nullptr || options == nullptr || weights == nullptr) {
             refuse("program, options or weights are NULL");
         }
@@ -322,7 +322,7 @@ void require_batch(const object& bound, const sluice_batch* batch) {
 sluice_status checked_plan(sluice_bound* handle, const sluice_batch* batch, sluice_error* error) {
     return checked("plan", error, [&] {
         object& bound = object_of(handle);
-        const owner_call call(bound);
+        const owner_call call = owned(bound);
         if (bound.state->is_running(bound))
             refuse("a submission of the bound executable still runs");
         require_batch(bound, batch);
@@ -338,7 +338,7 @@ sluice_status checked_submit(sluice_bound* handle, sluice_queue* queue, sluice_e
     return checked("submit", error, [&] {
         object& bound = object_of(handle);
         backend_state& state = *bound.state;
-        const owner_call call(bound);
+        const owner_call call = owned(bound);
         if (!bound.planned) refuse("nothing was planned; its tag says state: planned");
         object& real_queue = object_of(queue, &state);
         object& event = object_of(done, &state);
@@ -409,7 +409,7 @@ sluice_status checked_event_wait(sluice_event* handle, sluice_error* error) {
         object& event = object_of(handle);
         // A worker that waits for a submission waits for itself.
         if (event.submitted && event.state->real.event_ended(real_of<sluice_event>(event)) == 0) {
-            require_no_worker(*event.state);
+            require_no_worker(event.state->host);
         }
         return event.state->real.event_wait(real_of<sluice_event>(event), error);
     });
@@ -428,7 +428,7 @@ sluice_status checked_measure(sluice_plugin* plugin, uint32_t measurement, doubl
                               sluice_error* error) {
     return checked("measure", error, [&] {
         backend_state& state = state_of(plugin);
-        require_no_worker(state);
+        require_no_worker(state.host);
         return state.real.measure(state.plugin, measurement, value, error);
     });
 }
@@ -437,7 +437,7 @@ sluice_status checked_profile(sluice_bound* handle, double* seconds, uint32_t op
                               sluice_error* error) {
     return checked("profile", error, [&] {
         object& bound = object_of(handle);
-        const owner_call call(bound);
+        const owner_call call = owned(bound);
         return bound.state->real.profile(real_of<sluice_bound>(bound), seconds, operation_count,
                                          error);
     });

@@ -1,8 +1,9 @@
-// What the checked mode is made of: the stand-ins for a backend's objects with what is known of
-// their state, and the ways in which a wrapper refuses. Part of checked_backend.cpp alone.
+// What the checked mode of backends is made of: the stand-ins for a backend's objects with what is
+// known of their state. Part of checked_backend.cpp alone.
 #pragma once
 
 #include "plugin/checked_backend.hpp"
+#include "plugin/checked_call.hpp"
 
 #include <fmt/format.h>
 
@@ -103,16 +104,6 @@ namespace checked_mode {
 
 using backend_state = checked_backend::state;
 
-// Thrown inside a wrapper only; every wrapper turns it into a status or a logged breach.
-struct breach {
-    std::string rule;
-};
-
-template <typename... Arguments>
-[[noreturn]] void refuse(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    throw breach{fmt::format(format, std::forward<Arguments>(arguments)...)};
-}
-
 template <typename Real>
 constexpr object_kind kind_of();
 template <>
@@ -173,68 +164,7 @@ Real* handle_of(object* one) {
     return reinterpret_cast<Real*>(one);
 }
 
-// Holds an object for the length of a call that [thread: owner] reserves to one thread at a time.
-class owner_call {
-  public:
-    explicit owner_call(object& one) : one_(one) {
-        if (one_.in_call.exchange(true)) {
-            refuse("two threads call functions of one {} at once; its tag says thread: owner",
-                   kind_name(one_.kind));
-        }
-    }
-    ~owner_call() { one_.in_call = false; }
-    owner_call(const owner_call&) = delete;
-    owner_call& operator=(const owner_call&) = delete;
-
-  private:
-    object& one_;
-};
-
-inline void require_no_worker(backend_state& state) {
-    if (state.host.services().workers().is_worker()) {
-        refuse("called from a worker; its tag says thread: any but a worker");
-    }
-}
-
-inline sluice_status write_error(sluice_error* error, sluice_status status,
-                                 const std::string& message) {
-    if (error == nullptr || !SLUICE_HAS_FIELD(sluice_error, error, message)) return status;
-    error->status = status;
-    const size_t size = std::min(message.size(), sizeof error->message - 1);
-    std::memcpy(error->message, message.data(), size);
-    error->message[size] = 0;
-    return status;
-}
-
-// Runs the body of a wrapper that answers a status. A breach by the caller is SLUICE_INVALID.
-template <typename Body>
-sluice_status checked(const char* function, sluice_error* error, Body&& body) noexcept {
-    try {
-        return body();
-    } catch (const breach& found) {
-        return write_error(error, SLUICE_INVALID,
-                           fmt::format("checked mode: {}: {}", function, found.rule));
-    } catch (const std::exception& failure) {
-        return write_error(error, SLUICE_INTERNAL,
-                           fmt::format("checked mode: {} threw: {}", function, failure.what()));
-    } catch (...) {
-        return write_error(error, SLUICE_INTERNAL, "checked mode: the function threw");
-    }
-}
-
-// Likewise for functions without a status: a breach is logged and counted, the call is left out.
-template <typename Body>
-void checked_void(const char* function, host_table* host, Body&& body) noexcept {
-    try {
-        body();
-    } catch (const breach& found) {
-        if (host) host->breach(fmt::format("checked mode: {}: {}", function, found.rule));
-    } catch (const std::exception& failure) {
-        if (host) host->breach(fmt::format("checked mode: {} threw: {}", function, failure.what()));
-    } catch (...) {
-        if (host) host->breach("checked mode: a function threw");
-    }
-}
+inline owner_call owned(object& one) { return {one.in_call, kind_name(one.kind)}; }
 
 // Wraps what a create function gave, after checking that it gave something.
 template <typename Real>

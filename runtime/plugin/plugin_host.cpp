@@ -3,6 +3,7 @@
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "plugin/checked_backend.hpp"
+#include "plugin/checked_router.hpp"
 #include "plugin/plugin_library.hpp"
 #include "plugin/settings.hpp"
 
@@ -91,15 +92,20 @@ plugin_instance::plugin_instance(std::shared_ptr<const plugin_library> library,
     }
     handle_ = created_;
     if (checked && kind() == SLUICE_KIND_BACKEND) {
-        checked_ = std::make_unique<checked_backend>(library_->tables().backend, created_, *host_);
-        handle_ = checked_->handle();
+        checked_backend_ =
+            std::make_unique<checked_backend>(library_->tables().backend, created_, *host_);
+        handle_ = checked_backend_->handle();
+    } else if (checked && kind() == SLUICE_KIND_ROUTER) {
+        checked_router_ =
+            std::make_unique<checked_router>(library_->tables().router, created_, *host_);
+        handle_ = checked_router_->handle();
     }
 }
 
 plugin_instance::~plugin_instance() {
     if (created_ == nullptr) return;
     try {
-        if (checked_) checked_->check_all_destroyed();
+        if (checked_backend_) checked_backend_->check_all_destroyed();
         guarded(id(), "destroy", [&] { library_->functions().destroy(created_); });
     } catch (const std::exception& failure) {
         host_->breach(failure.what());
@@ -121,12 +127,12 @@ void plugin_instance::require_kind(std::string_view expected) const {
 
 const sluice_backend& plugin_instance::backend() const {
     require_kind(SLUICE_KIND_BACKEND);
-    return checked_ ? checked_->table() : library_->tables().backend;
+    return checked_backend_ ? checked_backend_->table() : library_->tables().backend;
 }
 
 const sluice_router& plugin_instance::router() const {
     require_kind(SLUICE_KIND_ROUTER);
-    return library_->tables().router;
+    return checked_router_ ? checked_router_->table() : library_->tables().router;
 }
 
 const sluice_quantizer& plugin_instance::quantizer() const {
@@ -449,6 +455,15 @@ std::shared_ptr<plugin_instance> plugin_host::open_path(const fs::path& library_
     library_pointer library = load(found);
     require_runnable(*library, "");
     return create(std::move(library), settings);
+}
+
+std::shared_ptr<plugin_instance>
+plugin_host::open_built_in(const sluice_plugin_library& functions,
+                           const std::function<void(sluice_plugin* created)>& prepare) {
+    const std::shared_ptr<plugin_instance> instance =
+        create(std::make_shared<const plugin_library>(functions), {});
+    prepare(instance->created_);
+    return instance;
 }
 
 void plugin_host::warn_of_unused_settings(const configuration& configuration) {

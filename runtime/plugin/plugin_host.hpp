@@ -10,6 +10,7 @@
 #include "plugin/plugin_tables.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -44,6 +45,7 @@ struct plugin_candidate {
 class plugin_library;
 class bound_settings;
 class checked_backend;
+class checked_router;
 
 // One instance of a plugin. Destroyed with the last reference; whoever holds objects of the plugin
 // (weights, executables) holds a reference too.
@@ -84,16 +86,18 @@ class plugin_instance {
 
     std::shared_ptr<const plugin_library> library_;
     std::unique_ptr<host_table> host_;
-    std::unique_ptr<checked_backend> checked_; // of the checked mode, else empty
-    sluice_plugin* created_ = nullptr;         // what the plugin gave
-    sluice_plugin* handle_ = nullptr;          // the same, or its wrapping in the checked mode
+    // Of the checked mode and the kind, else empty.
+    std::unique_ptr<checked_backend> checked_backend_;
+    std::unique_ptr<checked_router> checked_router_;
+    sluice_plugin* created_ = nullptr; // what the plugin gave
+    sluice_plugin* handle_ = nullptr;  // the same, or its wrapping in the checked mode
 };
 
 struct plugin_host_options {
     std::vector<std::filesystem::path> folders; // absolute, searched in order
     bool use_install_folder = true;             // after them
     bool allow_draft = false;                   // load plugins of draft kinds
-    bool checked = false;                       // wrap backends, see checked_backend.hpp
+    bool checked = false;                       // wrap backends and routers, see checked_*.hpp
 };
 
 class plugin_host {
@@ -124,6 +128,12 @@ class plugin_host {
     // must lie beside it.
     std::shared_ptr<plugin_instance> open_path(const std::filesystem::path& library,
                                                const configured_settings& settings = {});
+
+    // A plugin that is part of the runtime, under the rules of all others. `prepare` is given the
+    // instance's own object, to tell it what no setting can.
+    std::shared_ptr<plugin_instance>
+    open_built_in(const sluice_plugin_library& functions,
+                  const std::function<void(sluice_plugin* created)>& prepare);
 
   private:
     struct found_plugin;

@@ -37,6 +37,12 @@ plugin_library::plugin_library(const std::filesystem::path& library_path)
     describe();
 }
 
+plugin_library::plugin_library(const sluice_plugin_library& functions)
+    : path_(text_of(functions.descriptor()->id)), functions_(&functions) {
+    negotiate();
+    describe();
+}
+
 plugin_library::~plugin_library() = default;
 
 void plugin_library::load() {

@@ -21,6 +21,8 @@ class plugin_library {
     plugin_library(const std::filesystem::path& library_path, const plugin_manifest& manifest);
     // A library without a manifest to compare with: one is made of its descriptor.
     explicit plugin_library(const std::filesystem::path& library_path);
+    // Part of the runtime itself: no file, named by its id.
+    explicit plugin_library(const sluice_plugin_library& functions);
     ~plugin_library();
 
     const std::filesystem::path& path() const { return path_; }
@@ -41,8 +43,8 @@ class plugin_library {
     void negotiate();
     void describe();
 
-    struct shared; // keeps the header of Boost.DLL out of this one
-    std::filesystem::path path_;
+    struct shared;               // keeps the header of Boost.DLL out of this one
+    std::filesystem::path path_; // of a part of the runtime its id
     std::unique_ptr<shared> shared_;
     const sluice_plugin_library* functions_ = nullptr;
     const sluice_plugin_descriptor* descriptor_ = nullptr;

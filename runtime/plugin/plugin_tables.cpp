@@ -140,6 +140,14 @@ void complete(sluice_backend& table) {
     }
 }
 
+sluice_status route_stub(sluice_plugin*, const sluice_router_call*, sluice_error* error) {
+    return unimplemented(error, "route");
+}
+
+void complete(sluice_router& table) {
+    if (table.route == nullptr) table.route = route_stub;
+}
+
 void complete(sluice_result_cache& table) {
     if (table.statistics == nullptr) {
         table.statistics = [](sluice_plugin*, sluice_result_cache_statistics*,
@@ -163,6 +171,8 @@ std::string_view extension_of_kind(std::string_view kind) {
     return {};
 }
 
+bool has_route(const sluice_router& table) { return table.route != route_stub; }
+
 bool is_draft_kind(std::string_view kind) {
     for (const kind_entry& entry : kinds) {
         if (entry.kind == kind) return entry.draft;
@@ -184,6 +194,7 @@ plugin_tables checked_tables(std::string_view kind, const void* table) {
         complete(tables.backend);
     } else if (kind == SLUICE_KIND_ROUTER) {
         copy_table(tables.router, table, router_required, id);
+        complete(tables.router);
     } else if (kind == SLUICE_KIND_QUANTIZER) {
         copy_table(tables.quantizer, table, quantizer_required, id);
     } else if (kind == SLUICE_KIND_BLOCK_STORE) {

@@ -32,6 +32,9 @@ bool is_draft_kind(std::string_view kind);
 // small, or lacks a required function.
 plugin_tables checked_tables(std::string_view kind, const void* table);
 
+// Whether the router has the optional host function, and not its stub.
+bool has_route(const sluice_router& table);
+
 // Bytes a struct_size may claim: more is garbage rather than a later version.
 constexpr uint32_t struct_size_max = 1 << 20;
 

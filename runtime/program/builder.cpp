@@ -99,9 +99,11 @@ value_number program_builder::result(const std::string& name, sluice_element_typ
 }
 
 void program_builder::add(uint32_t kind, const std::string& name, operation_attributes attributes,
-                          std::vector<value_number> inputs, std::vector<value_number> outputs) {
+                          std::vector<value_number> inputs, std::vector<value_number> outputs,
+                          uint32_t flags) {
     program_operation operation;
     operation.kind = kind;
+    operation.flags = flags;
     operation.attributes = std::move(attributes);
     operation.inputs = std::move(inputs);
     operation.outputs = std::move(outputs);

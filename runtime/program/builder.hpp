@@ -123,8 +123,9 @@ class program_builder {
                                sluice_element_type type);
 
     // ---- Experts ----
+    // flags: SLUICE_OPERATION_HOST_FUNCTION or 0. A host function always counts what it drops.
     route_results route(const std::string& name, const route_operands& operands,
-                        const sluice_routing_specification& specification);
+                        const sluice_routing_specification& specification, uint32_t flags = 0);
     value_number moe_ffn(const std::string& name, const moe_operands& operands,
                          sluice_moe_ffn_attributes attributes, sluice_element_type type);
     group_results group_rows(const std::string& name, value_number index, value_number expert_map,
@@ -206,7 +207,8 @@ class program_builder {
   private:
     value_number new_value(program_value value);
     void add(uint32_t kind, const std::string& name, operation_attributes attributes,
-             std::vector<value_number> inputs, std::vector<value_number> outputs);
+             std::vector<value_number> inputs, std::vector<value_number> outputs,
+             uint32_t flags = 0);
     std::vector<value_number> batch_operands(value_number state);
     accumulate_results accumulate(uint32_t kind, const std::string& name,
                                   std::vector<value_number> inputs, uint32_t expert);

@@ -176,20 +176,21 @@ value_number program_builder::mla_attention(const std::string& name, value_numbe
 // ---- Experts ----
 
 route_results program_builder::route(const std::string& name, const route_operands& operands,
-                                     const sluice_routing_specification& specification) {
+                                     const sluice_routing_specification& specification,
+                                     uint32_t flags) {
     const dimension rows = axis_of(dimensions(operands.logits), 0);
     const value_shape chosen = {rows, size::fixed(specification.choice_count)};
     route_results results{};
     results.index = result(name + ".index", SLUICE_I32, chosen);
     results.weight = result(name + ".weight", SLUICE_F32, chosen);
     results.count = result(name + ".count", SLUICE_I32, {size::fixed(specification.expert_count)});
-    results.dropped = specification.capacity_factor > 0
+    results.dropped = specification.capacity_factor > 0 || flags != 0
                           ? result(name + ".dropped", SLUICE_I32, {size::fixed(1)})
                           : value_none;
     add(SLUICE_OP_ROUTE, name, specification,
         {operands.logits, operands.choice_bias, operands.per_expert_scale, operands.position,
          operands.token_ids, operands.table},
-        {results.index, results.weight, results.count, results.dropped});
+        {results.index, results.weight, results.count, results.dropped}, flags);
     return results;
 }
 

@@ -46,7 +46,7 @@ program decompose(const program& source, const operation_predicate& keep) {
     program_builder builder(source);
     for (uint32_t i = 0; i < source.operations().size(); ++i) {
         const program_operation& operation = source.operations()[i];
-        if (!is_composite(operation.kind) || keep(i)) {
+        if (!is_composite(operation.kind) || is_host_function(operation) || keep(i)) {
             builder.append(operation);
             continue;
         }

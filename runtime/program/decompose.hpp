@@ -6,7 +6,8 @@
 
 namespace sluice {
 
-// Whether the operation of that number stays as it is. Asked of every composite.
+// Whether the operation of that number stays as it is. Asked of every composite but the routes of
+// host functions, which always stay.
 using operation_predicate = std::function<bool(uint32_t operation)>;
 
 // The program with every composite that is not kept replaced by primitives at its placement. Values

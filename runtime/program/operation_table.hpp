@@ -24,5 +24,9 @@ struct operation_description {
 const operation_description* find_operation(uint32_t kind);
 std::string operation_name(uint32_t kind); // "operation 99" for an unknown one
 bool is_composite(uint32_t kind);
+// Whether a router's host function answers the operation: no backend can run or expand it.
+inline bool is_host_function(const program_operation& operation) {
+    return (operation.flags & SLUICE_OPERATION_HOST_FUNCTION) != 0;
+}
 
 } // namespace sluice

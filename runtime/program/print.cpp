@@ -175,6 +175,11 @@ std::string function_name(const program_operation& operation) {
 
 std::string attributes_text(const program& printed, const program_operation& operation) {
     attribute_list out;
+    if (is_host_function(operation)) {
+        const auto& a = std::get<sluice_routing_specification>(operation.attributes);
+        return fmt::format(" {{choose {} of {}, by host function}}", a.choice_count,
+                           a.expert_count);
+    }
     std::visit([&](const auto& attributes) { list(out, attributes); }, operation.attributes);
     if (const auto* a = std::get_if<sluice_transpose_attributes>(&operation.attributes)) {
         const size_t rank = printed.value(operation.inputs[0]).dimensions.size();

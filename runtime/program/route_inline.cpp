@@ -264,20 +264,56 @@ void check_routing_specification(const sluice_routing_specification& routing,
     }
 }
 
+namespace {
+
+sluice_routing_specification import_specification(const sluice_router_request& request,
+                                                  const sluice_router_answer& answer,
+                                                  std::string_view origin) {
+    const auto specification = read_specification(answer.specification, origin);
+    check_routing_specification(specification, origin);
+    if (specification.expert_count != request.expert_count) {
+        fail(SLUICE_INVALID, "{}: expert_count is {}, the model's layer {} has {} experts", origin,
+             specification.expert_count, request.layer, request.expert_count);
+    }
+    return specification;
+}
+
+host_function_answer import_host_function(const sluice_router_request& request,
+                                          const sluice_router_answer& answer,
+                                          std::string_view origin) {
+    host_function_answer function;
+    function.choice_count = answer.choice_count != 0 ? answer.choice_count : request.choice_count;
+    const uint32_t most = std::min(request.expert_count, choice_count_max);
+    if (function.choice_count < 1 || function.choice_count > most) {
+        fail(SLUICE_INVALID, "{}: choice_count is {}, expected 1 to {}", origin,
+             function.choice_count, most);
+    }
+    if (answer.specification == nullptr || answer.specification->expert_count == 0) return function;
+    function.computes = import_specification(request, answer, origin);
+    if (function.computes->choice_count != function.choice_count) {
+        fail(SLUICE_INVALID,
+             "{}: the host function makes {} choices, the specification that it says it computes "
+             "{}; both must be the same",
+             origin, function.choice_count, function.computes->choice_count);
+    }
+    return function;
+}
+
+} // namespace
+
 router_answer import_router_answer(const sluice_router_request& request,
                                    const sluice_router_answer& answer, std::string_view origin) {
     router_answer result;
-    if (answer.form == SLUICE_ROUTER_SPECIFICATION) {
-        result.specification = read_specification(answer.specification, origin);
-        check_routing_specification(*result.specification, origin);
-        if (result.specification->expert_count != request.expert_count) {
-            fail(SLUICE_INVALID, "{}: expert_count is {}, the model's layer {} has {} experts",
-                 origin, result.specification->expert_count, request.layer, request.expert_count);
-        }
+    if (answer.form == SLUICE_ROUTER_SPECIFICATION || answer.form == SLUICE_ROUTER_HOST_FUNCTION) {
         result.ignored_inputs = answer.ignored_inputs;
         if ((result.ignored_inputs & ~SLUICE_ROUTER_INPUTS_ALL) != 0) {
             fail(SLUICE_UNSUPPORTED, "{}: ignored_inputs is {:#x}, the known ones are {:#x}",
                  origin, result.ignored_inputs, SLUICE_ROUTER_INPUTS_ALL);
+        }
+        if (answer.form == SLUICE_ROUTER_SPECIFICATION) {
+            result.specification = import_specification(request, answer, origin);
+        } else {
+            result.host_function = import_host_function(request, answer, origin);
         }
         return result;
     }
@@ -295,13 +331,24 @@ router_answer import_router_answer(const sluice_router_request& request,
 
 route_results add_router(program_builder& builder, const std::string& name,
                          const route_operands& operands, const router_answer& answer) {
-    if (answer.specification.has_value() == answer.subprogram.has_value()) {
-        fail(SLUICE_INVALID, "router {}: exactly one of specification and sub-program is expected",
+    if (int(answer.specification.has_value()) + int(answer.subprogram.has_value())
+            + int(answer.host_function.has_value())
+        != 1) {
+        fail(SLUICE_INVALID,
+             "router {}: exactly one of specification, sub-program and host function is expected",
              quote(name));
     }
     if (answer.specification) {
         return builder.route(name, without_ignored(operands, answer.ignored_inputs),
                              *answer.specification);
+    }
+    if (answer.host_function) {
+        auto sizes = SLUICE_INIT(sluice_routing_specification);
+        sizes.expert_count = uint32_t(builder.dimensions(operands.logits).back().offset);
+        sizes.choice_count = answer.host_function->choice_count;
+        sizes.scale = 1;
+        return builder.route(name, without_ignored(operands, answer.ignored_inputs), sizes,
+                             SLUICE_OPERATION_HOST_FUNCTION);
     }
     const std::vector<value_number> outputs =
         add_subprogram(builder, name, operands, *answer.subprogram);

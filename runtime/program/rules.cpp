@@ -193,7 +193,10 @@ void check_operation(const program_contents& contents, const program_operation& 
         fail(SLUICE_INVALID, "{}: {} results, expected {} to {}", label, operation.outputs.size(),
              description->output_count_min, description->output_count_max);
     }
-    if ((operation.flags & ~SLUICE_OPERATION_ONCE) != 0) {
+    const uint32_t known_flags =
+        SLUICE_OPERATION_ONCE
+        | (operation.kind == SLUICE_OP_ROUTE ? SLUICE_OPERATION_HOST_FUNCTION : 0);
+    if ((operation.flags & ~known_flags) != 0) {
         fail(SLUICE_UNSUPPORTED, "{}: flags {:#x} are not known", label, operation.flags);
     }
     const operation_checker check(contents, operation, label);

@@ -101,6 +101,32 @@ TEST_CASE("explain says what runs each operation") {
     CHECK(inlined["operations"].size() > json["operations"].size());
 }
 
+TEST_CASE("explain says what a router on the host costs") {
+    const std::vector<std::string> base{
+        "explain", configuration_path("quickstart"),
+        "--set",   "backend=" + default_backend(),
+        "--set",   "router=temperature",
+        "--set",   "plugin_folders=[\"" SLUICE_TEST_PLUGIN_DIR "\"]"};
+    const auto text = sluice_command(base);
+    REQUIRE_MESSAGE(text.status == 0, text.errors);
+    for (const std::string& part :
+         {std::string("at 1      host"), std::string("by host function}"),
+          std::string("# host: function of router temperature"),
+          std::string("placement: 11 segments a step, 15 copies"),
+          "5 x layers.*.router : f32[T, 16], 64 B a token, from " + default_backend() + " to host",
+          "8 B a token, from host to " + default_backend(),
+          std::string("400 B copied for each token"),
+          std::string("a step waits for the host 5 times: once in each layer that the function of "
+                      "router \"temperature\" routes")})
+        CHECK_MESSAGE(text.output.find(part) != std::string::npos, part);
+    auto arguments = base;
+    arguments.push_back("--json");
+    const auto json = sluice_command(arguments).json();
+    CHECK(json["host_functions"] == 5);
+    CHECK(json["router"] == "temperature");
+    CHECK(json["segments"] == 11);
+}
+
 TEST_CASE("explain says what a placement puts where, and what it costs") {
     const auto path = configuration_path("experts_on_reference");
     const std::vector<std::string> base{"explain", path, "--set", "backend=" + default_backend()};

@@ -7,6 +7,7 @@
 #include "engine/crossings.hpp"
 #include "engine/logits_runner.hpp"
 #include "engine/model_fixture.hpp"
+#include "engine/segment_buffers.hpp"
 
 #include <algorithm>
 
@@ -262,6 +263,52 @@ TEST_CASE("only the rows that are valid are copied") {
     value.dimensions = {size::fixed(16)};
     CHECK(valid_bytes(value, extents) == 32);
     CHECK(unit_name(value) == "step");
+}
+
+TEST_CASE("rows that a step is padded with go to no expert on the other backend") {
+    for (const auto& [main, other] : directions) {
+        CAPTURE(main);
+        CAPTURE(other);
+        const loaded_golden loaded(placed("mixtral", main, line("layers.*.experts", other)));
+        const loaded_model& model = *loaded.model;
+        segment_buffers buffers(model);
+        const auto index = std::find_if(
+            buffers.transfers().begin(), buffers.transfers().end(), [&](const auto& each) {
+                return model.step_program().value(each.crossing.value).element_type == SLUICE_I32;
+            });
+        REQUIRE(index != buffers.transfers().end());
+        // Where the value lies for a segment that writes or reads it.
+        const auto buffer_of = [&](uint32_t segment) {
+            const value_number number =
+                model.partition().segments[segment].find(index->crossing.value);
+            for (const sluice_binding& binding : buffers.bindings(segment)) {
+                if (binding.value == number) return binding.buffer;
+            }
+            FAIL("the value is not bound");
+            return static_cast<sluice_buffer*>(nullptr);
+        };
+        const uint32_t choices = model.config().moe.routing.choice_count;
+        std::vector<int32_t> numbers(5 * choices, 3);
+        plugin_call writing("main", "buffer_write");
+        writing = model.backend().backend().buffer_write(
+            model.backend().handle(), buffer_of(index->crossing.writer), 0, numbers.data(),
+            numbers.size() * sizeof(int32_t), writing.error());
+        const plugin_instance& reader = model.backend(index->crossing.to);
+        extent_sizes extents{};
+        for (const uint32_t tokens : {5, 3}) { // steps of 8 rows and of 4
+            extents[SLUICE_EXTENT_TOKENS] = tokens;
+            buffers.copy(*index, extents);
+            const size_t padded = tokens == 5 ? 8 : 4;
+            std::vector<int32_t> found(padded * choices);
+            plugin_call reading("other", "buffer_read");
+            reading = reader.backend().buffer_read(
+                reader.handle(), buffer_of(index->crossing.first_reader), 0, found.data(),
+                found.size() * sizeof(int32_t), reading.error());
+            for (size_t i = 0; i < found.size(); ++i) {
+                CHECK(found[i] == (i < tokens * choices ? 3 : -1));
+            }
+        }
+    }
 }
 
 TEST_CASE("of several patterns the last one counts") {

@@ -86,7 +86,7 @@ HOSTILE_UNUSED static sluice_status hostile_describe(sluice_plugin* plugin,
 }
 
 HOSTILE_UNUSED static const sluice_router hostile_router = {HOSTILE_TABLE_SIZE, 0,
-                                                            HOSTILE_DESCRIBE};
+                                                            HOSTILE_DESCRIBE, NULL};
 
 HOSTILE_UNUSED static sluice_status hostile_negotiate(uint32_t version_min, uint32_t version_max,
                                                       uint32_t* version, sluice_error* error) {

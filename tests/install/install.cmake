@@ -46,8 +46,10 @@ run_step("configuring against the installed package"
     -D CMAKE_PREFIX_PATH=${prefix} -D SLUICE_SOURCES=${SOURCES}
     -D CMAKE_C_COMPILER=${C} -D CMAKE_CXX_COMPILER=${CXX})
 run_step("building against the installed package" ${CMAKE_COMMAND} --build ${outside})
-if(NOT EXISTS ${outside}/specification.toml)
-    message(FATAL_ERROR "the plugin built outside has no manifest")
-endif()
-run_step("checking the plugin that was built outside"
-    ${prefix}/bin/sluice-plugin-check ${outside}/specification.so)
+foreach(id specification temperature)
+    if(NOT EXISTS ${outside}/${id}.toml)
+        message(FATAL_ERROR "the plugin ${id} built outside has no manifest")
+    endif()
+    run_step("checking the plugin ${id} that was built outside"
+        ${prefix}/bin/sluice-plugin-check ${outside}/${id}.so)
+endforeach()

@@ -101,4 +101,15 @@ TEST_CASE("optional functions that are absent answer unimplemented") {
     CHECK(std::string(error.message).find("measure") != std::string::npos);
     CHECK(tables.backend.profile(nullptr, nullptr, 0, nullptr) == SLUICE_UNIMPLEMENTED);
     CHECK(tables.backend.struct_size == sizeof(sluice_backend));
+
+    // An older router, built before `route` was added.
+    sluice_router router = SLUICE_INIT(sluice_router);
+    std::memcpy(&router.describe, &function, sizeof function);
+    std::memcpy(&router.route, &function, sizeof function);
+    CHECK(has_route(checked_tables("router", &router).router));
+    router.struct_size = offsetof(sluice_router, route);
+    const plugin_tables older = checked_tables("router", &router);
+    CHECK_FALSE(has_route(older.router));
+    CHECK(older.router.route(nullptr, nullptr, &error) == SLUICE_UNIMPLEMENTED);
+    CHECK(std::string(error.message).find("route") != std::string::npos);
 }

@@ -5,6 +5,7 @@
 #include "model/model_program.hpp"
 #include "plain_runner.hpp"
 #include "program/decompose.hpp"
+#include "program/operation_table.hpp"
 #include "program/print.hpp"
 
 namespace sluice {
@@ -33,6 +34,11 @@ struct top_two {
         build.output(best.value);
     }
 };
+
+program build_top_two() {
+    top_two made;
+    return made.build.finish();
+}
 
 router_answer import(const program& subprogram, const sluice_router_request& request) {
     auto answer = SLUICE_INIT(sluice_router_answer);
@@ -344,6 +350,57 @@ TEST_CASE("sub-programs that are no routers are refused") {
         const program made = build.finish();
         test::check_error([&] { import(made, request_of()); }, SLUICE_INVALID, {"1 outputs"});
     }
+}
+
+TEST_CASE("a host function is one route that no expansion touches") {
+    auto request = request_of(true);
+    auto computes = SLUICE_INIT(sluice_routing_specification);
+    auto answer = SLUICE_INIT(sluice_router_answer);
+    answer.form = SLUICE_ROUTER_HOST_FUNCTION;
+    answer.specification = &computes;
+    const auto imported = [&] { return import_router_answer(request, answer, "router test"); };
+    CHECK(imported().host_function->choice_count == 2);
+    CHECK_FALSE(imported().host_function->computes.has_value());
+    CHECK(imported().takes_choice_bias());
+    CHECK(imported().takes_token_ids());
+    answer.choice_count = 3;
+    answer.ignored_inputs = SLUICE_ROUTER_INPUT_CHOICE_BIAS;
+    CHECK(imported().host_function->choice_count == 3);
+    CHECK_FALSE(imported().takes_choice_bias());
+
+    program_builder build("host");
+    route_operands operands{};
+    operands.logits =
+        build.custom_input("logits", SLUICE_F32, {size::tokens(), size::fixed(experts)});
+    operands.position = build.batch_input(SLUICE_INPUT_POSITION);
+    const route_results routed = add_router(build, "route", operands, imported());
+    for (const value_number output : {routed.index, routed.weight, routed.count, routed.dropped}) {
+        build.output(output);
+    }
+    const program made = build.finish();
+    REQUIRE(made.operations().size() == 1);
+    CHECK(is_host_function(made.operations()[0]));
+    CHECK(made.operations()[0].kind == SLUICE_OP_ROUTE);
+    CHECK(print_operation(made, 0).find("choose 3 of 8, by host function") != std::string::npos);
+    CHECK(decompose(made).operations().size() == 1);
+    CHECK(is_host_function(import_program(*made.view(), "again").operations()[0]));
+    // Only a route can be one.
+    program_contents contents = build_top_two().contents();
+    contents.operations[0].flags |= SLUICE_OPERATION_HOST_FUNCTION;
+    test::check_error([&] { const program wrong(contents); }, SLUICE_UNSUPPORTED, {"flags"});
+
+    const auto refuses_answer = [&](const char* part) {
+        test::check_error([&] { imported(); }, SLUICE_INVALID, {"router test", part});
+    };
+    answer.choice_count = experts + 1;
+    refuses_answer("choice_count is 9, expected 1 to 8");
+    answer.choice_count = 3;
+    computes.expert_count = experts;
+    computes.choice_count = 2;
+    computes.scale = 1;
+    refuses_answer("makes 3 choices");
+    computes.choice_count = 3;
+    CHECK(imported().host_function->computes.has_value());
 }
 
 TEST_CASE("answers that are none are refused") {

@@ -84,7 +84,7 @@ route_results router_block(model_builder& builder, uint32_t layer, value_number 
             builder.vector(layer_module(layer, names.choice_bias), moe.expert_count);
     }
     operands.position = builder.build.batch_input(SLUICE_INPUT_POSITION);
-    if (answer.subprogram && answer.subprogram->find("token_ids")) {
+    if (answer.takes_token_ids()) {
         operands.token_ids = builder.build.batch_input(SLUICE_INPUT_TOKEN_IDS);
     }
     const route_results routed =

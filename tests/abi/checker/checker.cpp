@@ -58,11 +58,20 @@ std::vector<std::string> names(const std::map<std::string, std::string>& of) {
 TEST_CASE("a router that ignores unknown fields and answers the impossible") {
     const auto found = failures("faulty_router", "router");
     CHECK(names(found)
-          == std::vector<std::string>{"router: families", "router: growth of structs",
+          == std::vector<std::string>{"router: families", "router: growth of calls",
+                                      "router: growth of structs", "router: host functions run",
                                       "router: impossible requests", "router: sub-programs run",
                                       "router: threads"});
     CHECK(found.at("router: families").find("choice_count") != std::string::npos);
     CHECK(found.at("router: growth of structs").find("unknown field") != std::string::npos);
+}
+
+TEST_CASE("a host function that is not what it says, and takes what it does not know") {
+    const auto found = failures("faulty_host_router", "router", "router: ");
+    CHECK(names(found)
+          == std::vector<std::string>{"router: growth of calls", "router: host functions run"});
+    CHECK(found.at("router: growth of calls").find("unknown field") != std::string::npos);
+    CHECK(found.at("router: host functions run").find("says it computes") != std::string::npos);
 }
 
 TEST_CASE("a quantizer whose scales do not survive, and that takes NaN") {

@@ -94,6 +94,9 @@ typedef struct sluice_state {
 
 /* Recomputing the operation would count twice: transformations must not repeat it. */
 #define SLUICE_OPERATION_ONCE 0x1u
+/* A `route` that a router's host function answers (router.h): of its attributes only expert_count
+ * and choice_count count. The runtime runs it itself; no backend is asked for it. */
+#define SLUICE_OPERATION_HOST_FUNCTION 0x2u
 
 typedef struct sluice_operation {
     uint32_t struct_size;

@@ -113,25 +113,52 @@ typedef struct sluice_router_request {
 #define SLUICE_ROUTER_INPUTS_ALL             0x7u
 
 /* A router answers with a specification, or contributes a sub-program of primitives that is inlined
- * in place of the operation `route`. */
+ * in place of the operation `route`, or routes each step itself, on the host. The last form is a
+ * draft. It runs in front of every backend, and costs in each of its layers that the step waits for
+ * the host, and that logits and choices are copied to it and back; `sluice explain` says so. */
 #define SLUICE_ROUTER_SPECIFICATION 0u
 #define SLUICE_ROUTER_SUBPROGRAM    1u
+#define SLUICE_ROUTER_HOST_FUNCTION 2u
 
 typedef struct sluice_router_answer {
     uint32_t struct_size;
     uint32_t form;
-    sluice_routing_specification* specification; /* the caller's; written by the first form */
+    /* The caller's, all zero but struct_size. Written by the first form. A host function may write
+     * which specification it computes: the checker holds it to that, and nothing else reads it. */
+    sluice_routing_specification* specification;
     /* Of a sub-program: its INPUT values are SLUICE_INPUT_CUSTOM with the names "logits"
      * (f32 [T, E]), "position" (i32 [T]) and "token_ids" (i32 [T]), and if the request has them
      * "choice_bias" (f32 [E]), "per_expert_scale" (f32 [E]) and "table" (i32 [V, k] with the
      * request's numbers), each optional; its outputs in order index i32 [T, k], weight f32 [T, k],
      * count i32 [E], dropped i32 [1]. Valid until the instance is destroyed. */
     const sluice_program* subprogram;
-    /* Of a specification: SLUICE_ROUTER_INPUT_* that it is routed without although the checkpoint
-     * has them. (A sub-program leaves out what it does not use.) */
+    /* Of a specification and of a host function: SLUICE_ROUTER_INPUT_* that it is routed without
+     * although the checkpoint has them. (A sub-program leaves out what it does not use.) */
     uint32_t ignored_inputs;
-    uint32_t reserved;
+    uint32_t choice_count; /* of a host function: k, 1 to min(E, 64); 0: the request's */
 } sluice_router_answer;
+
+/* What a host function is asked: the rows of one step in one layer. Read under the zero-tail rule;
+ * borrowed for the call. */
+typedef struct sluice_router_call {
+    uint32_t struct_size;
+    uint32_t layer;
+    uint32_t row_count;            /* T; may be 0 */
+    uint32_t expert_count;         /* E */
+    uint32_t choice_count;         /* k */
+    uint32_t table_row_count;      /* V */
+    const float* logits;           /* [T, E] */
+    const int32_t* position;       /* [T]; a row under 0 is padding */
+    const int32_t* token_ids;      /* [T] */
+    const float* choice_bias;      /* [E]; like the next two NULL where there is none or ignored */
+    const float* per_expert_scale; /* [E] */
+    const int32_t* table;          /* [V, k] */
+    /* Written. They come filled with -1, 0 and 0: a choice that is left so goes to no expert, as
+     * all of a row of padding must. The experts of a row are different ones, the weights finite. */
+    int32_t* index;   /* [T, k] */
+    float* weight;    /* [T, k] */
+    int32_t* dropped; /* [1]: how many choices a capacity took away */
+} sluice_router_call;
 
 #define SLUICE_ROUTER_EXTENSION "sluice.router/0"
 
@@ -141,6 +168,12 @@ typedef struct sluice_router {
     /* [thread: any, state: created, blocks: no, allocates: yes] [required] */
     sluice_status (*describe)(sluice_plugin* plugin, const sluice_router_request* request,
                               sluice_router_answer* answer, sluice_error* error);
+    /* The host function: routes one layer's rows of one step. It is called by the thread that runs
+     * the step, which waits for it, and may use the team.
+     * [thread: owner and no worker, state: the layer was described as a host function,
+     * blocks: yes, allocates: yes] */
+    sluice_status (*route)(sluice_plugin* plugin, const sluice_router_call* call,
+                           sluice_error* error);
 } sluice_router;
 
 #ifdef __cplusplus

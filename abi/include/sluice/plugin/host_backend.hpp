@@ -151,12 +151,12 @@ class host_queue final : public sluice_queue {
     uint32_t running_ = 0;
 };
 
-// An executable bound to extents, cache and buffers. Derived classes run the operations; `tensors`
-// by value number and the counts of the batch are up to date when they do.
-class host_bound : public sluice_bound {
+// An executable bound to extents, cache and buffers: where its values lie, and how batches get in.
+// The tensors by value number and the counts of the batch are those of the last plan.
+class host_values : public sluice_bound {
   public:
-    host_bound(const host& owner, const plugin::program& p, const extents& sizes,
-               sluice_cache* cache, std::span<const sluice_binding> bindings)
+    host_values(const host& owner, const plugin::program& p, const extents& sizes,
+                sluice_cache* cache, std::span<const sluice_binding> bindings)
         : host_(owner), program_(p), sizes_(sizes), plan_(p, sizes),
           arena_(owner, plan_.size_bytes), tensors_(p.values.size()), bound_(p.values.size()) {
         if (!p.states.empty()) {
@@ -175,8 +175,7 @@ class host_bound : public sluice_bound {
         resize(sizes);
     }
 
-    void plan(const sluice_batch& batch) final {
-        if (running_) fail(SLUICE_INVALID, "plan was called while a submission runs");
+    void plan(const sluice_batch& batch) override {
         check_batch(batch);
         extents present{};
         present[SLUICE_EXTENT_TOKENS] = batch.token_count;
@@ -193,55 +192,15 @@ class host_bound : public sluice_bound {
         is_planned_ = true;
     }
 
-    void submit(sluice_queue& queue, std::span<sluice_event* const> waits,
-                sluice_event* done) final {
-        if (!is_planned_) fail(SLUICE_INVALID, "submit needs a plan first");
-        if (running_.exchange(true)) fail(SLUICE_INVALID, "the last submission still runs");
-        wait_count_ = std::min(waits.size(), waits_.size());
-        if (wait_count_ < waits.size()) {
-            running_ = false;
-            fail(SLUICE_UNSUPPORTED, "at most ", waits_.size(), " events can be waited for");
-        }
-        std::copy(waits.begin(), waits.end(), waits_.begin());
-        done_ = static_cast<host_event*>(done);
-        if (done_ != nullptr) done_->begin();
-        queue_ = &static_cast<host_queue&>(queue);
-        queue_->begin();
-        failed_ = false;
-        status_ = SLUICE_OK;
-        task_ = SLUICE_INIT(sluice_team_task);
-        task_.context = this;
-        task_.run = [](void* self, uint32_t index, uint32_t count, sluice_barrier* handle) {
-            auto& bound = *static_cast<host_bound*>(self);
-            bound.enter(worker{index, count, barrier(bound.host_.table(), handle)});
-        };
-        task_.finished = [](void* self) { static_cast<host_bound*>(self)->leave(); };
-        host_.table().team_start(host_.table().context, &task_);
-    }
-
-    ~host_bound() override = default;
+    ~host_values() override = default;
 
   protected:
-    // Runs the planned step on one worker; all workers call it together. Must not throw between
-    // barriers that other workers wait at: use `attempt`.
-    virtual void run(const worker& self) = 0;
     // Host work of the backend's own, after the inputs are in place. Must not allocate.
     virtual void planned(const sluice_batch&) {}
 
-    // Runs `function`, keeping the first thing thrown as the submission's error. Returns false when
-    // this or another worker has failed; after a barrier all workers see the same.
-    template <typename Function>
-    bool attempt(Function&& function) {
-        sluice_error error = SLUICE_INIT(sluice_error);
-        const sluice_status status = guard(&error, std::forward<Function>(function));
-        if (status != SLUICE_OK && !failed_.exchange(true)) {
-            status_ = status;
-            copy_text(message_, error.message);
-        }
-        return !failed_;
+    void require_planned() const {
+        if (!is_planned_) fail(SLUICE_INVALID, "submit needs a plan first");
     }
-    bool failed() const { return failed_; }
-
     const plugin::program& source() const { return program_; }
     const tensor& at(uint32_t number) const { return tensors_[number]; }
     const tensor* optional(uint32_t number) const {
@@ -342,6 +301,77 @@ class host_bound : public sluice_bound {
         std::copy_n(from, count, target.as<int32_t>());
     }
 
+    host host_;
+    const plugin::program& program_;
+    extents sizes_;
+    extents present_{};
+    memory_plan plan_;
+    memory arena_;
+    std::vector<memory> inputs_;
+    std::vector<tensor> tensors_;
+    std::vector<bool> bound_;
+    host_cache* cache_ = nullptr;
+    std::vector<int32_t> query_start_;
+    uint32_t decode_sequence_count_ = 0;
+    bool is_planned_ = false;
+};
+
+// One whose step runs as one team entry. Derived classes run the operations.
+class host_bound : public host_values {
+  public:
+    using host_values::host_values;
+
+    void plan(const sluice_batch& batch) final {
+        if (running_) fail(SLUICE_INVALID, "plan was called while a submission runs");
+        host_values::plan(batch);
+    }
+
+    void submit(sluice_queue& queue, std::span<sluice_event* const> waits,
+                sluice_event* done) final {
+        require_planned();
+        if (running_.exchange(true)) fail(SLUICE_INVALID, "the last submission still runs");
+        wait_count_ = std::min(waits.size(), waits_.size());
+        if (wait_count_ < waits.size()) {
+            running_ = false;
+            fail(SLUICE_UNSUPPORTED, "at most ", waits_.size(), " events can be waited for");
+        }
+        std::copy(waits.begin(), waits.end(), waits_.begin());
+        done_ = static_cast<host_event*>(done);
+        if (done_ != nullptr) done_->begin();
+        queue_ = &static_cast<host_queue&>(queue);
+        queue_->begin();
+        failed_ = false;
+        status_ = SLUICE_OK;
+        task_ = SLUICE_INIT(sluice_team_task);
+        task_.context = this;
+        task_.run = [](void* self, uint32_t index, uint32_t count, sluice_barrier* handle) {
+            auto& bound = *static_cast<host_bound*>(self);
+            bound.enter(worker{index, count, barrier(bound.owner().table(), handle)});
+        };
+        task_.finished = [](void* self) { static_cast<host_bound*>(self)->leave(); };
+        owner().table().team_start(owner().table().context, &task_);
+    }
+
+  protected:
+    // Runs the planned step on one worker; all workers call it together. Must not throw between
+    // barriers that other workers wait at: use `attempt`.
+    virtual void run(const worker& self) = 0;
+
+    // Runs `function`, keeping the first thing thrown as the submission's error. Returns false when
+    // this or another worker has failed; after a barrier all workers see the same.
+    template <typename Function>
+    bool attempt(Function&& function) {
+        sluice_error error = SLUICE_INIT(sluice_error);
+        const sluice_status status = guard(&error, std::forward<Function>(function));
+        if (status != SLUICE_OK && !failed_.exchange(true)) {
+            status_ = status;
+            copy_text(message_, error.message);
+        }
+        return !failed_;
+    }
+    bool failed() const { return failed_; }
+
+  private:
     void enter(const worker& self) {
         if (wait_count_ != 0) {
             if (self.index == 0)
@@ -365,20 +395,6 @@ class host_bound : public sluice_bound {
         if (done != nullptr) done->end(status, status == SLUICE_OK ? "" : message);
         queue->end();
     }
-
-    host host_;
-    const plugin::program& program_;
-    extents sizes_;
-    extents present_{};
-    memory_plan plan_;
-    memory arena_;
-    std::vector<memory> inputs_;
-    std::vector<tensor> tensors_;
-    std::vector<bool> bound_;
-    host_cache* cache_ = nullptr;
-    std::vector<int32_t> query_start_;
-    uint32_t decode_sequence_count_ = 0;
-    bool is_planned_ = false;
 
     sluice_team_task task_ = SLUICE_INIT(sluice_team_task);
     std::array<sluice_event*, 8> waits_{};

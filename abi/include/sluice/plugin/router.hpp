@@ -4,13 +4,17 @@
 // A router class has, besides what entry.hpp asks for,
 //   router_answer describe(const router_request& request);
 // which may be called by several threads at once, and answers `router_table<Class>()` for the id
-// SLUICE_ROUTER_EXTENSION.
+// SLUICE_ROUTER_EXTENSION. One that answers with a host function also has
+//   void route(const router_call& call);
+// which is called by one thread at a time.
 #pragma once
 
 #include <sluice/abi/router.h>
 #include <sluice/plugin/entry.hpp>
 
 #include <cmath>
+#include <optional>
+#include <span>
 #include <variant>
 
 namespace sluice::plugin {
@@ -29,16 +33,55 @@ struct router_request {
     uint32_t table_row_count; // 0: no hash table
 };
 
-// What a router answers; made from either form alone.
+// Routing by the class's own `route`.
+struct host_function {
+    uint32_t choice_count = 0; // experts a token goes to; 0: the request's
+    // The specification that it computes, for the checker to hold it to.
+    std::optional<sluice_routing_specification> computes = std::nullopt;
+};
+
+// What a router answers; made from one form alone.
 struct router_answer {
     // ignored: SLUICE_ROUTER_INPUT_* of the checkpoint that take no part.
     router_answer(const sluice_routing_specification& found, uint32_t ignored = 0)
         : form(found), ignored_inputs(ignored) {}
     // A sub-program that lives until the instance is destroyed.
     router_answer(const sluice_program* found) : form(found) {}
+    router_answer(const host_function& found, uint32_t ignored = 0)
+        : form(found), ignored_inputs(ignored) {}
 
-    std::variant<sluice_routing_specification, const sluice_program*> form;
+    std::variant<sluice_routing_specification, const sluice_program*, host_function> form;
     uint32_t ignored_inputs = 0;
+};
+
+// sluice_router_call, read. What is absent is empty; `index`, `weight` and `dropped` are written,
+// and come filled with -1, 0 and 0.
+struct router_call {
+    uint32_t layer;
+    uint32_t row_count;
+    uint32_t expert_count;
+    uint32_t choice_count;
+    std::span<const float> logits;           // [rows, experts]
+    std::span<const int32_t> position;       // [rows]
+    std::span<const int32_t> token_ids;      // [rows]
+    std::span<const float> choice_bias;      // [experts]
+    std::span<const float> per_expert_scale; // [experts]
+    std::span<const int32_t> table;          // [table rows, choices]
+    std::span<int32_t> index;                // [rows, choices]
+    std::span<float> weight;                 // [rows, choices]
+    int32_t& dropped;
+
+    bool is_padding(size_t row) const { return position[row] < 0; }
+    // One row's logits, and its choices.
+    std::span<const float> logits_of(size_t row) const {
+        return logits.subspan(row * expert_count, expert_count);
+    }
+    std::span<int32_t> index_of(size_t row) const {
+        return index.subspan(row * choice_count, choice_count);
+    }
+    std::span<float> weight_of(size_t row) const {
+        return weight.subspan(row * choice_count, choice_count);
+    }
 };
 
 namespace detail {
@@ -125,6 +168,42 @@ inline router_request read_request(const sluice_router_request* source) {
     return request;
 }
 
+inline void write_host_function(const host_function& found, sluice_router_answer* answer) {
+    if (!SLUICE_HAS_FIELD(sluice_router_answer, answer, choice_count))
+        fail(SLUICE_UNSUPPORTED, "this host is too old for routers that are host functions");
+    answer->form = SLUICE_ROUTER_HOST_FUNCTION;
+    answer->subprogram = nullptr;
+    answer->choice_count = found.choice_count;
+    if (found.computes)
+        write_semantic(answer->specification, *found.computes, "the router answer's specification");
+}
+
+inline router_call read_call(const sluice_router_call* source) {
+    const auto given = read(source, "the router call");
+    if (given.row_count != 0
+        && (given.logits == nullptr || given.position == nullptr || given.token_ids == nullptr
+            || given.index == nullptr || given.weight == nullptr))
+        fail(SLUICE_INVALID, "a router call of ", given.row_count, " rows lacks one of them");
+    if (given.dropped == nullptr) fail(SLUICE_INVALID, "a router call without `dropped`");
+    const size_t rows = given.row_count;
+    const auto all_of = [](auto* data, size_t count) {
+        return std::span(data, data == nullptr ? 0 : count);
+    };
+    return {given.layer,
+            given.row_count,
+            given.expert_count,
+            given.choice_count,
+            all_of(given.logits, rows * given.expert_count),
+            all_of(given.position, rows),
+            all_of(given.token_ids, rows),
+            all_of(given.choice_bias, given.expert_count),
+            all_of(given.per_expert_scale, given.expert_count),
+            all_of(given.table, size_t{given.table_row_count} * given.choice_count),
+            all_of(given.index, rows * given.choice_count),
+            all_of(given.weight, rows * given.choice_count),
+            *given.dropped};
+}
+
 inline void write_answer(const router_answer& found, sluice_router_answer* answer) {
     if (answer == nullptr || !SLUICE_HAS_FIELD(sluice_router_answer, answer, subprogram))
         fail(SLUICE_INVALID, "the router answer must be given, with struct_size set");
@@ -137,6 +216,10 @@ inline void write_answer(const router_answer& found, sluice_router_answer* answe
     if (const auto* program = std::get_if<const sluice_program*>(&found.form)) {
         answer->form = SLUICE_ROUTER_SUBPROGRAM;
         answer->subprogram = *program;
+        return;
+    }
+    if (const auto* function = std::get_if<host_function>(&found.form)) {
+        write_host_function(*function, answer);
         return;
     }
     write_semantic(answer->specification, std::get<sluice_routing_specification>(found.form),
@@ -159,6 +242,13 @@ const sluice_router* router_table() {
                 detail::write_answer(found, answer);
             });
         };
+        if constexpr (requires(Class & router, const router_call& call) { router.route(call); }) {
+            made.route = [](sluice_plugin* plugin, const sluice_router_call* call,
+                            sluice_error* error) {
+                return guard(error,
+                             [&] { instance<Class>(plugin).route(detail::read_call(call)); });
+            };
+        }
         return made;
     }();
     return &table;
