@@ -44,11 +44,10 @@ inline constexpr int tile_features = gated ? weight_rows / 2 : weight_rows;
 
 // ---- The list of tiles ----
 
-// Tiles are equal within a matrix but for its last places: they are divided evenly. Matrices come in
-// the order of falling tile size, so that tiles that run at the same time cost about the same and
-// the grid may take them in turn, with no counter. Within a matrix the tiles that share weights are
-// neighbours, in runs of `place_run`, so that one copy of the weights comes from memory and the
-// others from L2.
+// Tiles are equal within a matrix: its places are divided evenly. Matrices come in the order of
+// falling tile size, so that tiles that run at the same time cost about the same and the grid may
+// take them in turn, with no counter. Within a matrix the tiles that share weights are neighbours,
+// in runs of `place_run`, so that one copy of the weights comes from memory and the others from L2.
 inline constexpr int place_run = 8;
 
 struct tile {
@@ -56,7 +55,7 @@ struct tile {
     int feature; // first
     int place;   // first
     int count;   // places
-    int size;    // `count` or more, a multiple of tile_granule
+    int size;    // `count` or more: of all tiles of this matrix but the last
 };
 
 // Tiles have a multiple of this many places.
@@ -70,12 +69,11 @@ struct tile_list {
     int32_t total_tiles[4];
     int32_t total_cost[4];
 
-    static __device__ __forceinline__ int whole_granules(int count) {
-        return (count + tile_granule - 1) / tile_granule * tile_granule;
-    }
     static __device__ __forceinline__ int even_size(int count, int widest) {
         const int tiles = (count + widest - 1) / widest;
-        return tiles == 0 ? 0 : whole_granules((count + tiles - 1) / tiles);
+        if (tiles == 0) return 0;
+        const int each = (count + tiles - 1) / tiles;
+        return (each + tile_granule - 1) / tile_granule * tile_granule;
     }
 
     // By all threads of the CTA; ends with a barrier.
@@ -101,7 +99,7 @@ struct tile_list {
                 const int each = even_size(count, limit[i]);
                 const int tiles = (count + each - 1) / each;
                 atomicAdd(&total_tiles[i], tiles);
-                atomicAdd(&total_cost[i], whole_granules(count) + tiles * overhead);
+                atomicAdd(&total_cost[i], tiles * (each + overhead));
             }
         }
         __syncthreads();
@@ -167,15 +165,12 @@ struct tile_list {
         const int in_run = min(place_run, tiles - run * place_run);
         const int rest = local - run * place_run * blocks;
         const int block = rest / in_run;
-        // The last tiles of a run may be smaller: they are not to be always the same CTAs'.
-        const int nth = rest - block * in_run;
-        const int in_order = cursor % 2 == 0 ? nth : in_run - 1 - nth;
-        const int from = (run * place_run + in_order) * each;
+        const int from = (run * place_run + rest - block * in_run) * each;
         out.matrix = m;
         out.feature = block * features;
         out.place = begin[m] + from;
         out.count = min(each, count - from);
-        out.size = whole_granules(out.count);
+        out.size = each;
         return true;
     }
 };

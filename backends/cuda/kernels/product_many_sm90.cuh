@@ -433,11 +433,14 @@ struct tile_walk {
     }
 };
 
-// The products of a tile of any size up to `places`.
+// Tiles come by falling size, so that one loop a size does for all.
 template <int places, typename Consumer>
-__device__ __forceinline__ void run_tile(Consumer& own, const tile& at) {
-    if (at.size == places) return own.template run<places>(at);
-    if constexpr (places > tile_granule) run_tile<places - tile_granule>(own, at);
+__device__ __forceinline__ void run_sizes(Consumer& own, tile_walk& walk) {
+    while (walk.more && walk.at.size == places) {
+        own.template run<places>(walk.at);
+        walk.advance();
+    }
+    if constexpr (places > tile_granule) run_sizes<places - tile_granule>(own, walk);
 }
 
 #endif
@@ -532,7 +535,7 @@ __global__ void __launch_bounds__(most_threads, 1)
         consumer<Half, storage, gated, own_scales> own(call, first_stage, full, empty,
                                                        turns + warp * turn_bytes<storage, gated>,
                                                        thread % 32, warp);
-        for (; walk.more; walk.advance()) run_tile<widest>(own, walk.at);
+        run_sizes<widest>(own, walk);
     }
 #endif
 }
