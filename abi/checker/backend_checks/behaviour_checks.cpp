@@ -238,6 +238,43 @@ std::string cache_blocks_move(context& with) {
     return fmt::format("{} bytes a block", size);
 }
 
+// Token ids that the step before left in a buffer, so that no step waits for the host.
+std::string token_ids_fed(context& with) {
+    plugin_instance& plugin = with.plugin();
+    auto random = with.random("fed");
+    draw drawn{random, SLUICE_F32, weight_format_named("f32").format, 5};
+    case_builder to(drawn, 5);
+    const value_number ids = to.program().batch_input(SLUICE_INPUT_TOKEN_IDS);
+    const value_number scores =
+        to.program().embed("scores", ids, to.weight({40, 40}, 1), SLUICE_F32, 1.0F);
+    const auto next = to.program().topk("next", scores, 1);
+    to.step().token_ids = {0, 7, 7, 39, 12};
+    operation_case by_host = to.finish({next.index, scores});
+    if (first_refusal(plugin, by_host.made)) skip_check("it does not claim embed and topk");
+    constexpr int steps = 7;
+    operation_case by_device = by_host;
+    by_device.fed[ids] = next.index;
+    case_runner host(plugin, by_host), device(plugin, by_device);
+    batch_step& told = by_host.steps[0];
+    batch_step& fed = by_device.steps[0];
+    device.write(next.index, host_tensor::integers({5}, fed.token_ids));
+    fed.token_ids_bound = true;
+    step_outputs expected;
+    for (int i = 0; i < steps; ++i) {
+        expected = host.run(told);
+        told.token_ids = expected[0].as_integers();
+        require(device.plan(fed) == SLUICE_OK, "planning fails where token ids are bound");
+        device.submit();
+        device.wait();
+    }
+    const auto found = device.read_outputs(fed);
+    for (size_t i = 0; i < found.size(); ++i)
+        require(found[i].bytes == expected[i].bytes,
+                "{} steps that read what the one before wrote differ from steps that are told",
+                steps);
+    return {};
+}
+
 // Submissions that wait for others, and events that outlive their queues or go before them.
 std::string events_order(context& with) {
     plugin_instance& plugin = with.plugin();
@@ -322,6 +359,7 @@ std::vector<check> behaviour_checks() {
             {"backend: wrong use", wrong_use_refused},
             {"backend: missing operands", missing_operands_refused},
             {"backend: cache blocks", cache_blocks_move},
+            {"backend: token ids from a step", token_ids_fed},
             {"backend: events", events_order},
             {"backend: threads", many_threads},
             {"backend: repeatable", repeatable},

@@ -36,7 +36,7 @@ batch_storage::batch_storage(const batch_step& step)
     batch_.decode_sequence_count = step.decode_sequence_count;
     batch_.group_count = 1;
     batch_.block_table_columns = step.block_columns;
-    batch_.token_ids = token_ids_.data();
+    batch_.token_ids = step.token_ids_bound ? nullptr : token_ids_.data();
     batch_.position = position_.data();
     batch_.sequence_of_row = sequence_of_row_.data();
     batch_.query_start = query_start_.data();
@@ -54,10 +54,13 @@ case_runner::case_runner(plugin_instance& backend, const operation_case& given)
 }
 
 void case_runner::write_inputs(const batch_step& step) {
-    for (const auto& [value, tensor] : step.custom)
-        objects_.call("buffer_write", objects_.table().buffer_write, objects_.plugin(),
-                      buffers_.at(value), uint64_t{0},
-                      static_cast<const void*>(tensor.bytes.data()), uint64_t{tensor.bytes.size()});
+    for (const auto& [value, tensor] : step.custom) write(value, tensor);
+}
+
+void case_runner::write(value_number bound, const host_tensor& tensor) {
+    objects_.call("buffer_write", objects_.table().buffer_write, objects_.plugin(),
+                  buffers_.at(bound), uint64_t{0}, static_cast<const void*>(tensor.bytes.data()),
+                  uint64_t{tensor.bytes.size()});
 }
 
 sluice_status case_runner::plan(const batch_step& step, std::string* message) {
@@ -127,14 +130,19 @@ void case_runner::add_buffer(value_number number) {
     if (buffers_.contains(number)) return;
     const program_value& value = given_.made.value(number);
     const auto bytes = tensor_bytes(value.element_type, evaluate(value.dimensions, sizes_));
-    buffers_[number] = objects_.buffer(std::max<uint64_t>(bytes.value(), 1));
+    add_binding(number, objects_.buffer(std::max<uint64_t>(bytes.value(), 1)));
+}
+
+void case_runner::add_binding(value_number number, sluice_buffer* buffer) {
+    buffers_[number] = buffer;
     auto& binding = bindings_.emplace_back(SLUICE_INIT(sluice_binding));
     binding.value = number;
-    binding.buffer = buffers_[number];
+    binding.buffer = buffer;
 }
 
 void case_runner::bind() {
     for (const value_number output : given_.made.outputs()) add_buffer(output);
+    for (const auto& [input, output] : given_.fed) add_binding(input, buffers_.at(output));
     const auto& values = given_.made.values();
     for (value_number number = 0; number < values.size(); ++number)
         if (values[number].kind == SLUICE_VALUE_INPUT

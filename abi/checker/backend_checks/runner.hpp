@@ -32,6 +32,7 @@ struct batch_step {
     std::vector<int32_t> block_table;           // [S, B]
     std::vector<int32_t> slot;                  // [T]
     std::map<value_number, host_tensor> custom; // by value; at the bound extents
+    bool token_ids_bound = false;               // they come from a buffer; see operation_case::fed
 };
 
 struct operation_case {
@@ -41,6 +42,8 @@ struct operation_case {
     extent_sizes bound{}; // 0: the largest of the steps, at least 1
     std::map<value_number, weight_case> weights;
     uint32_t block_count = 0; // of the cache
+    // Batch inputs that lie in the buffer of an output: what a step writes the next one reads.
+    std::map<value_number, value_number> fed;
     std::vector<batch_step> steps;
 
     batch_step& add_step() { return steps.emplace_back(); }
@@ -131,6 +134,7 @@ class case_runner {
     step_outputs run(const batch_step& step, uint32_t repeats = 1, double* seconds = nullptr);
     // The same in pieces: start, then finish once or more.
     void write_inputs(const batch_step& step);
+    void write(value_number bound, const host_tensor& tensor);
     sluice_status plan(const batch_step& step, std::string* message = nullptr);
     void submit(std::vector<sluice_event*> waits = {});
     void wait();
@@ -145,6 +149,7 @@ class case_runner {
     void make_executable();
     void make_cache();
     void add_buffer(value_number number);
+    void add_binding(value_number number, sluice_buffer* buffer);
     void bind();
 
     backend_objects objects_;

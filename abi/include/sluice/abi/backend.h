@@ -52,7 +52,9 @@ typedef struct sluice_compile_options {
 } sluice_compile_options;
 
 /* A buffer for an INPUT of kind CUSTOM, for an output, or for a batch input that is then not filled
- * by `plan` (such as token ids that the step before wrote). */
+ * by `plan`, such as token ids that the step before wrote. An input and an output may have the same
+ * buffer where every operation that reads the one comes before the operation that makes the other:
+ * it is read first. */
 typedef struct sluice_binding {
     uint32_t struct_size;
     uint32_t value; /* its number in the program */
