@@ -373,6 +373,9 @@ struct consumer {
         if (lane == 0) arrive(shared_address(&barrier));
     }
 
+    // With them the tile, which each lane has read for itself.
+    __device__ __forceinline__ void release_queries() { arrive(shared_address(&at.query_empty)); }
+
     __device__ __forceinline__ void start_scores() {
         wait_for_phase(shared_address(&at.key_full[key_at.slot]), key_at.parity);
         const uint64_t q = tile_descriptor(queries);
@@ -484,7 +487,7 @@ struct consumer {
         give_turn();
         wait_products<0>();
         end_scores();
-        if (own.turns == 1) release(at.query_empty);
+        if (own.turns == 1) release_queries();
         weigh(own.turns - 1);
         pack_weights();
         for (int turn = own.turns - 2; turn >= 0; --turn) {
@@ -494,7 +497,7 @@ struct consumer {
             give_turn();
             wait_products<1>();
             end_scores();
-            if (turn == 0) release(at.query_empty);
+            if (turn == 0) release_queries();
             const bool corrects = weigh(turn);
             wait_products<0>();
             end_values();
@@ -511,7 +514,7 @@ struct consumer {
             start_scores();
             wait_products<0>();
             end_scores();
-            if (turn == 0) release(at.query_empty);
+            if (turn == 0) release_queries();
             if (weigh(turn) && turn < own.turns - 1) correct();
             pack_weights();
             start_values(turn < own.turns - 1);
@@ -616,25 +619,13 @@ struct consumer {
         }
     }
 
-    // Read by the lane that will release it, for all.
-    __device__ __forceinline__ tile read_tile() const {
-        constexpr int words = sizeof(tile) / sizeof(int32_t);
-        int32_t word[words];
-        if (lane == 0) memcpy(word, &shared, sizeof(tile));
-#pragma unroll
-        for (int i = 0; i < words; ++i) word[i] = __shfl_sync(0xFFFFFFFFu, word[i], 0);
-        tile read;
-        memcpy(&read, word, sizeof(tile));
-        return read;
-    }
-
     __device__ __forceinline__ void run() {
         const attended_rows& rows = a.call.rows;
         const int group = a.call.heads / a.call.kv_heads;
         if (warpgroup == Form::consumers - 1) give_turn();
         for (uint32_t parity = 0;; parity ^= 1) {
             wait_for_phase(shared_address(&at.query_full), parity);
-            own = read_tile();
+            own = shared;
             if (own.turns == 0) return;
             const int32_t length = __ldg(rows.kv_length + own.rows.sequence);
 #pragma unroll
@@ -667,7 +658,7 @@ __global__ void __launch_bounds__(Form::threads, 1)
     if (thread == 0) {
         constexpr int warps = 4 * Form::consumers;
         start_barrier(shared_address(&at.query_full), 1);
-        start_barrier(shared_address(&at.query_empty), warps);
+        start_barrier(shared_address(&at.query_empty), 32 * warps);
         for (int i = 0; i < Form::stages; ++i) {
             start_barrier(shared_address(&at.key_full[i]), 1);
             start_barrier(shared_address(&at.key_empty[i]), warps);
