@@ -180,7 +180,8 @@ void bound::make_steps() {
                                       : make_fused_step(*this, group, order.fused[i]);
         scratch = std::max(scratch, made->scratch_bytes());
         steps_.push_back(std::move(made));
-        step_operation_.push_back(group.back());
+        const auto* experts = std::get_if<shared_experts>(&order.fused[i]);
+        step_operation_.push_back(experts != nullptr ? experts->routed->number : group.back());
         follows_kernel_ = // reshapes may launch nothing
             follows_kernel_ || source().operations[group.back()].kind != SLUICE_OP_RESHAPE;
     }

@@ -123,8 +123,8 @@ class bound final : public sluice_bound {
     const int32_t* query_start_ = nullptr;
     uint64_t query_start_offset_ = 0;
     std::vector<std::unique_ptr<step>> steps_;
-    std::vector<uint32_t>
-        step_operation_; // [steps]: the last of its operations, to which a profile counts it
+    // [steps]: of its operations that to which a profile counts it, the last of most.
+    std::vector<uint32_t> step_operation_;
     device_memory scratch_;
     cudaGraphExec_t graph_ = nullptr;
     cudaStream_t stream_ = nullptr;  // of the capture

@@ -285,6 +285,40 @@ std::optional<found_group> find_normed_product(const plugin::program& program, c
     return group;
 }
 
+std::optional<found_group> find_shared_experts(const plugin::program& program, const uses& known,
+                                               const plugin::operation& sum) {
+    if (sum.kind != SLUICE_OP_BINARY
+        || sum.as<sluice_binary_attributes>().function != SLUICE_BINARY_ADD)
+        return std::nullopt;
+    shared_experts found;
+    found.sum = &sum;
+    for (const size_t i : {0, 1}) {
+        if (const auto* routed = known.writer(sum.inputs[i], SLUICE_OP_MOE_FFN))
+            found.routed = routed;
+        if (const auto* shared = known.writer(sum.inputs[i], SLUICE_OP_GATED_MLP))
+            found.shared = shared;
+    }
+    if (found.routed == nullptr || found.shared == nullptr
+        || found.routed->inputs[0] != found.shared->inputs[0]
+        || width_of(program, found.routed->outputs[0]) != width_of(program, sum.outputs[0])
+        || !is_one_of(program, sum.outputs[0], {SLUICE_F32, SLUICE_BF16, SLUICE_F16}))
+        return std::nullopt;
+    std::vector<uint32_t> members{found.routed->number, found.shared->number, sum.number};
+    if (!known.is_closed(members, {sum.outputs[0]})) return std::nullopt;
+    return found_group(std::move(members), std::move(found));
+}
+
+// Lets shared experts know of the router that runs right before them.
+void join_routers(fused_schedule& order) {
+    for (size_t i = 1; i < order.fused.size(); ++i) {
+        auto* experts = std::get_if<shared_experts>(&order.fused[i]);
+        const auto* before = std::get_if<normed_product>(&order.fused[i - 1]);
+        if (experts != nullptr && before != nullptr && before->route != nullptr
+            && before->norm->outputs[0] == experts->routed->inputs[0])
+            experts->router = *before;
+    }
+}
+
 } // namespace
 
 fused_schedule make_schedule(const plugin::program& program, bool fuses) {
@@ -292,19 +326,19 @@ fused_schedule make_schedule(const plugin::program& program, bool fuses) {
     std::vector<bool> taken(program.operations.size());
     if (fuses) {
         const uses known(program);
-        for (const auto& operation : program.operations)
-            for (const auto find :
-                 {find_turned_attention, find_mla_input, find_head_input, find_normed_product}) {
-                auto group = find(program, known, operation);
-                if (!group) continue;
-                const auto& members = group->members;
-                if (std::any_of(members.begin(), members.end(),
-                                [&](uint32_t m) { return taken[m]; }))
-                    continue;
-                for (const uint32_t member : members) taken[member] = true;
-                const uint32_t at = group->runs_at;
-                group_at[at] = std::move(group);
-            }
+        for (const auto& operation : program.operations) {
+            find_turned_attention, find_mla_input, find_head_input, find_normed_product,
+                find_shared_experts
+        }) {
+            auto group = find(program, known, operation);
+            if (!group) continue;
+            const auto& members = group->members;
+            if (std::any_of(members.begin(), members.end(), [&](uint32_t m) { return taken[m]; }))
+                continue;
+            for (const uint32_t member : members) taken[member] = true;
+            const uint32_t at = group->runs_at;
+            group_at[at] = std::move(group);
+        }
     }
     fused_schedule order;
     for (const auto& operation : program.operations) {
@@ -316,6 +350,7 @@ fused_schedule make_schedule(const plugin::program& program, bool fuses) {
             order.fused.emplace_back();
         }
     }
+    join_routers(order);
     return order;
 }
 

@@ -3,6 +3,7 @@
 
 #include <sluice/plugin/memory_plan.hpp>
 
+#include <optional>
 #include <variant>
 
 namespace sluice::cuda {
@@ -51,9 +52,18 @@ struct normed_product {
     const plugin::operation* route = nullptr;      // or NULL
 };
 
+// moe_ffn and gated_mlp of the same rows, and their sum.
+struct shared_experts {
+    const plugin::operation* routed = nullptr; // moe_ffn
+    const plugin::operation* shared = nullptr; // gated_mlp
+    const plugin::operation* sum = nullptr;
+    // With a route: what runs right before and makes those rows, or none.
+    std::optional<normed_product> router;
+};
+
 // The first of them: an operation by itself.
-using fused_group =
-    std::variant<std::monostate, turned_attention, mla_input, head_input, normed_product>;
+using fused_group = std::variant<std::monostate, turned_attention, mla_input, head_input,
+                                 normed_product, shared_experts>;
 
 // ---- The order ----
 

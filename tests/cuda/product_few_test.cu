@@ -109,8 +109,10 @@ void check_dense(weight_storage storage, int rows, int64_t width, int64_t column
     }
 }
 
-// Choice c of row t takes matrix c + t.
-void check_combine(weight_storage storage, int rows, int choices, int64_t width, int64_t columns) {
+// Choice c of row t takes matrix c + t. `shared`: columns of a matrix for all rows, or 0; then rows
+// of another kind are added, too.
+void check_combine(weight_storage storage, int rows, int choices, int64_t width, int64_t columns,
+                   int64_t shared) {
     constexpr int matrices = 8;
     pool memory;
     few_combine_call call;
@@ -154,13 +156,31 @@ void check_combine(weight_storage storage, int rows, int choices, int64_t width,
             wanted[static_cast<size_t>(row[p] / choices * width + n)] +=
                 weight[static_cast<size_t>(row[p])]
                 * products[static_cast<size_t>(static_cast<int64_t>(p) * width + n)];
+    if (shared > 0) {
+        call.shared = make_weight(memory, storage, 1, width, shared);
+        call.shared_x = memory.halves(rows * shared);
+        product_call of_all;
+        of_all.x = call.shared_x;
+        of_all.x_type = call.x_type;
+        of_all.places = rows;
+        of_all.weight = call.shared;
+        of_all.y_type = SLUICE_F32;
+        float* sum = memory.floats(rows * width);
+        of_all.y = sum;
+        launch_product_plain(of_all, nullptr);
+        const auto added = read(sum, rows * width); // once more, as the addend
+        for (size_t i = 0; i < wanted.size(); ++i) wanted[i] += 2 * added[i];
+        call.addend = sum;
+        call.addend_type = SLUICE_F32;
+    }
     for (const int32_t parts : few_combine_part_counts(call)) {
         float* found = memory.floats(rows * width);
         call.y = found;
         call.parts = parts;
         launch_product_few_combine(call, nullptr);
         CHECK_CUDA(cudaGetLastError());
-        compare("combine", parts, storage, rows, columns, read(found, rows * width), wanted);
+        compare(shared > 0 ? "combine with shared" : "combine", parts, storage, rows, columns,
+                read(found, rows * width), wanted);
     }
 }
 
@@ -179,7 +199,8 @@ int main() {
         for (const int rows : {1, 3, 8})
             for (const int choices : {1, 2, 6, 8})
                 for (const int64_t columns : {64, 768, 1408})
-                    check_combine(storage, rows, choices, 272, columns);
+                    for (const int64_t shared : {int64_t{0}, int64_t{64}, 2 * columns})
+                        check_combine(storage, rows, choices, 272, columns, shared);
     }
     std::printf("%d cases, %d failures\n", cases, failures);
     return failures == 0 ? 0 : 1;

@@ -126,9 +126,9 @@ operation_case route(draw& with) {
     return to.finish({made.index, made.weight, made.count, made.dropped});
 }
 
-operation_case moe_ffn(draw& with) {
-    case_builder to(with, with.rows());
-    auto& program = to.program();
+// Experts of rows `x`, which are `hidden` wide.
+value_number draw_experts(case_builder& to, value_number x, int64_t hidden, int64_t inner) {
+    draw& with = to.with();
     auto attributes = SLUICE_INIT(sluice_moe_ffn_attributes);
     attributes.activation =
         static_cast<uint32_t>(with.between(SLUICE_ACTIVATION_SILU, SLUICE_ACTIVATION_SWIGLU_OAI));
@@ -139,9 +139,6 @@ operation_case moe_ffn(draw& with) {
     attributes.weight_on_input = with.coin() ? 1 : 0;
     const bool split = attributes.gate_layout == SLUICE_GATE_SPLIT;
     const int64_t local = with.between(1, 9);
-    // One row and many columns: room that was sized by rows would be too small.
-    const int64_t hidden = whole_bytes(with, with.between(1, with.number == 1 ? 900 : 150));
-    const int64_t inner = whole_bytes(with, with.between(1, 70));
     const bool has_map = with.coin();
     const int64_t experts = local + with.between(0, 4);
     if (!has_map && experts > local)
@@ -150,7 +147,7 @@ operation_case moe_ffn(draw& with) {
     const int64_t choices = with.between(1, experts);
 
     moe_operands operands{};
-    operands.x = to.floats({tokens(), fixed(hidden)});
+    operands.x = x;
     operands.index = to.row_integers({tokens(), fixed(choices)},
                                      draw_choices(with, to.rows(), choices, experts));
     operands.weight = to.floats({tokens(), fixed(choices)}, SLUICE_F32);
@@ -164,7 +161,41 @@ operation_case moe_ffn(draw& with) {
         if (split) operands.up_bias = to.vectors(local, inner);
         operands.down_bias = to.vectors(local, hidden);
     }
-    return to.finish({program.moe_ffn("y", operands, attributes, with.type)});
+    return to.program().moe_ffn("experts", operands, attributes, with.type);
+}
+
+operation_case moe_ffn(draw& with) {
+    case_builder to(with, with.rows());
+    // One row and many columns: room that was sized by rows would be too small.
+    const int64_t hidden = whole_bytes(with, with.between(1, with.number == 1 ? 900 : 150));
+    const int64_t inner = whole_bytes(with, with.between(1, 70));
+    const value_number x = to.floats({tokens(), fixed(hidden)});
+    return to.finish({draw_experts(to, x, hidden, inner)});
+}
+
+// Beside a gated layer of the same rows, as backends may run both together.
+operation_case shared_experts(draw& with) {
+    case_builder to(with, with.rows());
+    auto& program = to.program();
+    const bool is_even = with.between(0, 3) != 0; // what fast kernels want
+    const int64_t hidden =
+        is_even ? 64 * with.between(1, 3) : whole_bytes(with, with.between(1, 150));
+    const auto inner = [&] {
+        return is_even ? 64 * with.between(1, 2) : whole_bytes(with, with.between(1, 70));
+    };
+    const value_number x = to.floats({tokens(), fixed(hidden)});
+    const value_number routed = draw_experts(to, x, hidden, inner());
+    auto attributes = SLUICE_INIT(sluice_activation_attributes);
+    attributes.activation = SLUICE_ACTIVATION_SILU;
+    const int64_t shared_inner = inner();
+    const value_number gate = to.weight({shared_inner, hidden}, 0.1F);
+    const value_number up = to.weight({shared_inner, hidden}, 0.1F);
+    const value_number down = to.weight({hidden, shared_inner}, 0.1F);
+    const value_number shared =
+        program.gated_mlp("shared", x, gate, up, down, attributes, with.type);
+    const bool is_first = with.coin();
+    return to.finish({program.binary("y", SLUICE_BINARY_ADD, is_first ? shared : routed,
+                                     is_first ? routed : shared)});
 }
 
 operation_case group_rows(draw& with) {
@@ -220,6 +251,7 @@ operation_case combine_rows(draw& with) {
 std::vector<generator> expert_generators() {
     return {{SLUICE_OP_ROUTE, "route", false, true, route},
             {SLUICE_OP_MOE_FFN, "moe_ffn", true, true, moe_ffn},
+            {SLUICE_OP_MOE_FFN, "shared_experts", true, true, shared_experts},
             {SLUICE_OP_GROUP_ROWS, "group_rows", false, false, group_rows},
             {SLUICE_OP_GROUPED_LINEAR, "grouped_linear", true, true, grouped_linear},
             {SLUICE_OP_COMBINE_ROWS, "combine_rows", false, true, combine_rows}};

@@ -60,6 +60,9 @@ struct few_call {
     // Start while the kernel before still runs: weights are asked for before its results are there.
     // From compute capability 9.0 on.
     bool programmatic = false;
+    // programmatic: what it reads was there before the kernel before started, whose end only the
+    // kernels behind this one need (dense).
+    bool reads_earlier = false;
     bool clusters = false; // blocks may form clusters: compute capability 9.0 and its code
 };
 
@@ -81,6 +84,7 @@ void launch_router_few(const few_call& few, const route_call& route, int32_t* ti
 
 // The second product of experts with its sum, by choice:
 //   y[t] = sum over j in rising order of weight[t, j] * (W[m] x[t * choice_count + j] + bias[m])
+//          + addend[t] + shared shared_x[t]
 // with m as above; choices without a matrix add nothing, or with identity_from > 0 and an index of
 // at least that, weight[t, j] * identity_x[t].
 struct few_combine_call {
@@ -98,7 +102,13 @@ struct few_combine_call {
     const float* identity_weight = nullptr; // [rows, choice_count]
     const void* identity_x = nullptr;       // [rows, rows of matrix]
     uint32_t identity_type = 0;
-    void* y = nullptr; // [rows, rows of matrix]
+    const void* addend = nullptr; // [rows, rows of matrix], or NULL
+    uint32_t addend_type = 0;
+    // One matrix of the same form and with as many rows, read for each row; without data there is
+    // none.
+    weight_view shared;
+    const void* shared_x = nullptr; // [rows, columns of shared] of x_type
+    void* y = nullptr;              // [rows, rows of matrix]
     uint32_t y_type = 0;
     int32_t parts = 0; // that a choice's columns are cut into, one for a warp; 0: by rule
     // As above; then index must have been there before the kernel that writes x started.

@@ -152,7 +152,7 @@ __device__ __forceinline__ void multiply_few(const few_arguments& given, uint4* 
 
     const int64_t first_tile = static_cast<int64_t>(matrix) * given.matrix_tiles;
     const bool up_is_operand = product.gate.gate_layout == SLUICE_GATE_SPLIT;
-    bool has_waited = !is_dense;
+    bool has_waited = !is_dense || call.reads_earlier;
     int turn = 0; // which half of sums_area
 
     for (; first_place < place_end; first_place += given.slots) {
@@ -331,7 +331,11 @@ template <int bits, typename Half, int tiles, int streams, bool has_zeros, bool 
 __global__ void __maxnreg__(few_registers(bits, tiles, has_zeros))
     few_kernel(const __grid_constant__ few_arguments given) {
     extern __shared__ uint4 shared_vectors[];
+    if (given.call.reads_earlier) start_next_grid();
     multiply_few<bits, Half, tiles, streams, has_zeros, norms>(given, shared_vectors);
+    // Where nobody has waited yet: this grid does not end before the one before it has. One block
+    // is enough.
+    if (blockIdx.x == 0 && blockIdx.y == 0) wait_for_grids_before();
 }
 
 template <int bits, typename Half, int tiles, int streams>

@@ -91,7 +91,10 @@ __global__ void __launch_bounds__(flat_threads, 4) combine_rows_kernel(combine_r
     constexpr int at_once = combined_at_once<Vector, y_type>;
     for (int64_t d = unit_begin() * Vector; d < call.width; d += unit_step() * Vector) {
         float sum[Vector];
-        fill_zeros(sum);
+        if (call.addend != nullptr)
+            load_floats(call.addend, call.addend_type, row * call.width + d, sum);
+        else
+            fill_zeros(sum);
         const auto choices = static_cast<int32_t>(call.choices);
         for (int32_t first = 0; first < choices; first += at_once) {
             // As they lie in memory: as float32 they would take twice the registers.
@@ -166,8 +169,8 @@ void launch_gated_activation(const gated_activation_call& call, cudaStream_t str
 
 void launch_combine_rows(const combine_rows_call& call, cudaStream_t stream) {
     if (call.rows == 0 || call.width == 0) return;
-    const bool wide =
-        call.width % 8 == 0 && is_aligned(call.y) && is_aligned(call.o) && is_aligned(call.x);
+    const bool wide = call.width % 8 == 0 && is_aligned(call.y) && is_aligned(call.addend)
+                      && is_aligned(call.o) && is_aligned(call.x);
     const row_layout layout(call.rows, wide ? call.width / 8 : call.width);
     launch_kernel("launching combine_rows",
                   wide ? combine_rows_kernel_of<8>(call.y_type)

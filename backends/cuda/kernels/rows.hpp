@@ -50,15 +50,17 @@ void launch_gated_activation(const gated_activation_call& call, cudaStream_t str
 
 // ---- Experts ----
 
-// o[t] = sum over j in rising order of weight[t, j] * y[place[t, j]], and for identity experts, of
-// an index of identity_from or more, x[t] times the sum of their weights.
+// o[t] = addend[t] + sum over j in rising order of weight[t, j] * y[place[t, j]], and for identity
+// experts, of an index of identity_from or more, x[t] times the sum of their weights.
 struct combine_rows_call {
     const void* y = nullptr; // [places, width]
     uint32_t y_type = 0;
     int64_t places = 0;
     const int32_t* place = nullptr; // [rows, choices]; outside of 0 .. places - 1: adds nothing
     const float* weight = nullptr;  // [rows, choices], or NULL: all 1
-    void* o = nullptr;              // [rows, width]
+    const void* addend = nullptr;   // [rows, width], or NULL
+    uint32_t addend_type = 0;
+    void* o = nullptr; // [rows, width]
     uint32_t o_type = 0;
     int64_t rows = 0;
     int64_t choices = 0;

@@ -1,34 +1,12 @@
 // Routing, experts and gated layers: route in one kernel, products from the three forms of
 // kernels/product.hpp.
-#include "multiply.hpp"
+#include "experts.hpp"
 
-#include "../kernels/expert_sort.hpp"
 #include "../kernels/route.hpp"
-#include "../kernels/rows.hpp"
 
 namespace sluice::cuda {
 
 namespace {
-
-// Cuts a step's scratch memory into aligned pieces; first only measures.
-class scratch_pieces {
-  public:
-    explicit scratch_pieces(std::byte* base = nullptr) : base_(base) {}
-    template <typename Element>
-    Element* take(int64_t count) {
-        std::byte* at = base_ == nullptr ? nullptr : base_ + used_;
-        used_ += (static_cast<uint64_t>(count) * sizeof(Element) + 255) / 256 * 256;
-        return reinterpret_cast<Element*>(at);
-    }
-    std::byte* take_elements(sluice_element_type type, int64_t count) {
-        return take<std::byte>(static_cast<int64_t>(plugin::bytes_of(type, count)));
-    }
-    uint64_t used() const { return used_; }
-
-  private:
-    std::byte* base_;
-    uint64_t used_ = 0;
-};
 
 const float* floats(const bound& owner, uint32_t number) {
     return static_cast<const float*>(owner.optional_view(number).data);
@@ -60,214 +38,226 @@ class route_step final : public step {
     route_call call_;
 };
 
-// ---- Products ----
+} // namespace
 
-// y = (activation(x W_gate^T) * x W_up^T) W_down^T
-class gated_mlp_step final : public step {
-  public:
-    gated_mlp_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
-        const tensor_view x = owner.view(operation.inputs[0]);
-        const tensor_view y = owner.view(operation.outputs[0]);
-        const auto& attributes = operation.as<sluice_activation_attributes>();
-        in_.x = x.data;
-        in_.x_type = x.type;
-        in_.places = static_cast<int32_t>(x.shape[0]);
-        in_.weight = owner.weight(operation.inputs[1]).view;
-        if (operation.has_input(2)) in_.up = owner.weight(operation.inputs[2]).view;
-        in_.gate = {true, attributes.activation, attributes.gate_layout, attributes.alpha,
-                    attributes.clamp};
-        in_.y_type = x.type;
-        out_.x_type = x.type;
-        out_.places = in_.places;
-        out_.weight = owner.weight(operation.inputs[3]).view;
-        out_.y = y.data;
-        out_.y_type = y.type;
-        in_choice_ = choose_product(owner, in_);
-        out_choice_ = choose_product(owner, out_);
+// ---- Gated layers ----
+
+gated_mlp_step::gated_mlp_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
+    const tensor_view x = owner.view(operation.inputs[0]);
+    const tensor_view y = owner.view(operation.outputs[0]);
+    const auto& attributes = operation.as<sluice_activation_attributes>();
+    in_.x = x.data;
+    in_.x_type = x.type;
+    in_.places = static_cast<int32_t>(x.shape[0]);
+    in_.weight = owner.weight(operation.inputs[1]).view;
+    if (operation.has_input(2)) in_.up = owner.weight(operation.inputs[2]).view;
+    in_.gate = {true, attributes.activation, attributes.gate_layout, attributes.alpha,
+                attributes.clamp};
+    in_.y_type = x.type;
+    out_.x_type = x.type;
+    out_.places = in_.places;
+    out_.weight = owner.weight(operation.inputs[3]).view;
+    out_.y = y.data;
+    out_.y_type = y.type;
+}
+
+void gated_mlp_step::choose() {
+    in_choice_ = choose_product(owner_, in_);
+    out_choice_ = choose_product(owner_, out_);
+}
+
+void gated_mlp_step::place(scratch_pieces& pieces) {
+    in_.y = pieces.take_elements(in_.y_type, in_.places * out_.weight.columns);
+    out_.x = in_.y;
+}
+
+uint64_t gated_mlp_step::scratch_bytes() const {
+    scratch_pieces pieces;
+    gated_mlp_step(*this).place(pieces);
+    return pieces.used();
+}
+
+void gated_mlp_step::launch(cudaStream_t stream) {
+    scratch_pieces pieces(owner_.scratch());
+    place(pieces);
+    launch_products(stream);
+}
+
+void gated_mlp_step::launch_products(cudaStream_t stream) const {
+    multiply(owner_, in_, in_choice_, false, stream);
+    multiply(owner_, out_, out_choice_, true, stream);
+}
+
+// ---- Experts ----
+
+moe_ffn_step::moe_ffn_step(bound& owner, const plugin::operation& operation,
+                           const plugin::operation* sum, uint32_t addend)
+    : owner_(owner) {
+    const auto& attributes = operation.as<sluice_moe_ffn_attributes>();
+    const tensor_view x = owner.view(operation.inputs[0]);
+    const tensor_view index = owner.view(operation.inputs[1]);
+    const tensor_view y = owner.view(sum != nullptr ? sum->outputs[0] : operation.outputs[0]);
+    const tensor_view added = owner.optional_view(addend);
+    const auto* weight = floats(owner, operation.inputs[2]);
+    const bool weighs_input = attributes.weight_on_input != 0;
+    total_ = index.shape[0] * index.shape[1];
+
+    in_.x = x.data;
+    in_.x_type = x.type;
+    in_.places = static_cast<int32_t>(total_);
+    in_.weight = owner.weight(operation.inputs[4]).view;
+    if (operation.has_input(5)) in_.up = owner.weight(operation.inputs[5]).view;
+    in_.bias = floats(owner, operation.input(7));
+    in_.up_bias = floats(owner, operation.input(8));
+    in_.gate = {true, attributes.activation, attributes.gate_layout, attributes.alpha,
+                attributes.clamp};
+    in_.y_type = x.type;
+    out_.x_type = x.type;
+    out_.places = in_.places;
+    out_.weight = owner.weight(operation.inputs[6]).view;
+    out_.bias = floats(owner, operation.input(9));
+    // Half as many bytes for outputs that are only read once more.
+    const bool has_identity = attributes.zero_expert == SLUICE_ZERO_EXPERT_IDENTITY;
+    out_.y_type = is_half_type(x.type) && !has_identity ? x.type : SLUICE_F32;
+
+    sort_.index = static_cast<const int32_t*>(index.data);
+    if (operation.has_input(3)) {
+        const tensor_view map = owner.view(operation.inputs[3]);
+        sort_.map = static_cast<const int32_t*>(map.data);
+        sort_.map_size = static_cast<int32_t>(map.shape[0]);
     }
+    sort_.total = in_.places;
+    sort_.choice_count = static_cast<int32_t>(index.shape[1]);
+    sort_.expert_count = in_.weight.matrices;
+    sort_.weight = weighs_input ? weight : nullptr;
 
-    uint64_t scratch_bytes() const override {
-        return plugin::bytes_of(in_.x_type, in_.places * out_.weight.columns);
+    combine_.weight = weighs_input ? nullptr : weight;
+    combine_.y_type = out_.y_type;
+    combine_.places = total_;
+    combine_.rows = index.shape[0];
+    combine_.choices = sort_.choice_count;
+    combine_.width = out_.weight.rows;
+    combine_.addend = added.data;
+    combine_.addend_type = added.type;
+    combine_.o = y.data;
+    combine_.o_type = y.type;
+    if (has_identity && sort_.map == nullptr) {
+        combine_.identity_from = sort_.expert_count;
+        combine_.index = sort_.index;
+        combine_.identity_weight = weight;
+        combine_.x = x.data;
+        combine_.x_type = x.type;
     }
+    is_few_ =
+        total_ <= few_choices && fits_product_few(few_in()) && fits_product_few_combine(few_out());
+}
 
-    void launch(cudaStream_t stream) override {
-        in_.y = owner_.scratch();
-        out_.x = owner_.scratch();
-        multiply(owner_, in_, in_choice_, false, stream);
-        multiply(owner_, out_, out_choice_, true, stream);
+void moe_ffn_step::choose() {
+    if (is_few_) {
+        few_in_warps_ = choose_few_warps(owner_, few_in());
+        few_out_parts_ = choose_few_combine_parts(owner_, few_out());
+        return;
     }
+    in_.input_scale = sort_.weight;
+    in_choice_ = choose_product(owner_, in_, row_order::gathered, sort_.choice_count);
+    out_choice_ = choose_product(owner_, out_, row_order::sorted, sort_.choice_count);
+}
 
-  private:
-    bound& owner_;
-    product_call in_;
-    product_call out_;
-    product_choice in_choice_;
-    product_choice out_choice_;
-};
+uint64_t moe_ffn_step::scratch_bytes() const {
+    scratch_pieces pieces;
+    moe_ffn_step(*this).place(pieces);
+    return pieces.used();
+}
 
-// Rows sorted by expert, both products over all experts at once, and the weighted sum; of few
-// choices nothing is sorted, and the second product takes the weighted sum along.
-class moe_ffn_step final : public step {
-  public:
-    moe_ffn_step(bound& owner, const plugin::operation& operation) : owner_(owner) {
-        const auto& attributes = operation.as<sluice_moe_ffn_attributes>();
-        const tensor_view x = owner.view(operation.inputs[0]);
-        const tensor_view index = owner.view(operation.inputs[1]);
-        const tensor_view y = owner.view(operation.outputs[0]);
-        const auto* weight = floats(owner, operation.inputs[2]);
-        const bool weighs_input = attributes.weight_on_input != 0;
-        total_ = index.shape[0] * index.shape[1];
-
-        in_.x = x.data;
-        in_.x_type = x.type;
-        in_.places = static_cast<int32_t>(total_);
-        in_.weight = owner.weight(operation.inputs[4]).view;
-        if (operation.has_input(5)) in_.up = owner.weight(operation.inputs[5]).view;
-        in_.bias = floats(owner, operation.input(7));
-        in_.up_bias = floats(owner, operation.input(8));
-        in_.gate = {true, attributes.activation, attributes.gate_layout, attributes.alpha,
-                    attributes.clamp};
-        in_.y_type = x.type;
-        out_.x_type = x.type;
-        out_.places = in_.places;
-        out_.weight = owner.weight(operation.inputs[6]).view;
-        out_.bias = floats(owner, operation.input(9));
-        // Half as many bytes for outputs that are only read once more.
-        const bool has_identity = attributes.zero_expert == SLUICE_ZERO_EXPERT_IDENTITY;
-        out_.y_type = is_half_type(x.type) && !has_identity ? x.type : SLUICE_F32;
-
-        sort_.index = static_cast<const int32_t*>(index.data);
-        if (operation.has_input(3)) {
-            const tensor_view map = owner.view(operation.inputs[3]);
-            sort_.map = static_cast<const int32_t*>(map.data);
-            sort_.map_size = static_cast<int32_t>(map.shape[0]);
-        }
-        sort_.total = in_.places;
-        sort_.choice_count = static_cast<int32_t>(index.shape[1]);
-        sort_.expert_count = in_.weight.matrices;
-        sort_.weight = weighs_input ? weight : nullptr;
-
-        combine_.weight = weighs_input ? nullptr : weight;
-        combine_.y_type = out_.y_type;
-        combine_.places = total_;
-        combine_.rows = index.shape[0];
-        combine_.choices = sort_.choice_count;
-        combine_.width = out_.weight.rows;
-        combine_.o = y.data;
-        combine_.o_type = y.type;
-        if (has_identity && sort_.map == nullptr) {
-            combine_.identity_from = sort_.expert_count;
-            combine_.index = sort_.index;
-            combine_.identity_weight = weight;
-            combine_.x = x.data;
-            combine_.x_type = x.type;
-        }
-        is_few_ = total_ <= few_choices && fits_product_few(few_in())
-                  && fits_product_few_combine(few_out());
-        if (is_few_) {
-            in_choice_.warps = choose_few_warps(owner, few_in());
-            combine_parts_ = choose_few_combine_parts(owner, few_out());
-        } else {
-            in_.input_scale = sort_.weight;
-            in_choice_ = choose_product(owner, in_, row_order::gathered, sort_.choice_count);
-            out_choice_ = choose_product(owner, out_, row_order::sorted, sort_.choice_count);
-        }
+void moe_ffn_step::launch(cudaStream_t stream) {
+    scratch_pieces pieces(owner_.scratch());
+    place(pieces);
+    if (is_few_) {
+        few_call in = few_in();
+        few_combine_call out = few_out();
+        in.warps = few_in_warps_;
+        out.parts = few_out_parts_;
+        launch_few(in, out, stream);
+        return;
     }
+    launch_products(stream);
+    launch_sum(stream);
+}
 
-    uint64_t scratch_bytes() const override {
-        scratch_pieces pieces;
-        const_cast<moe_ffn_step*>(this)->place(pieces);
-        return pieces.used();
-    }
+void moe_ffn_step::launch_products(cudaStream_t stream) const {
+    launch_expert_sort(sort_, stream);
+    multiply(owner_, in_, in_choice_, true, stream);
+    multiply(owner_, out_, out_choice_, true, stream);
+}
 
-    void launch(cudaStream_t stream) override {
-        scratch_pieces pieces(owner_.scratch());
-        place(pieces);
-        if (is_few_) {
-            launch_few(stream);
-            return;
-        }
-        launch_expert_sort(sort_, stream);
-        multiply(owner_, in_, in_choice_, true, stream);
-        multiply(owner_, out_, out_choice_, true, stream);
-        launch_combine_rows(combine_, stream);
-        check(cudaGetLastError(), "summing the experts' outputs");
-    }
+void moe_ffn_step::launch_sum(cudaStream_t stream) const {
+    launch_combine_rows(combine_, stream);
+    check(cudaGetLastError(), "summing the experts' outputs");
+}
 
-  private:
-    // Both products by choice.
-    few_call few_in() const {
-        few_call few = few_call_of(owner_, in_);
-        few.product.row = nullptr;
-        few.product.offset = nullptr;
-        few.product.input_scale = sort_.weight;
-        few.index = sort_.index;
-        few.choice_count = sort_.choice_count;
-        few.map = sort_.map;
-        few.map_size = sort_.map_size;
-        few.warps = in_choice_.warps;
-        return few;
-    }
-    few_combine_call few_out() const {
-        few_combine_call few;
-        few.x = in_.y;
-        few.x_type = in_.y_type;
-        few.index = sort_.index;
-        few.weight = combine_.weight;
-        few.rows = static_cast<int32_t>(combine_.rows);
-        few.choice_count = sort_.choice_count;
-        few.map = sort_.map;
-        few.map_size = sort_.map_size;
-        few.matrix = out_.weight;
-        few.bias = out_.bias;
-        few.identity_from = combine_.identity_from;
-        few.identity_weight = combine_.identity_weight;
-        few.identity_x = combine_.x;
-        few.identity_type = combine_.x_type;
-        few.y = combine_.o;
-        few.y_type = combine_.o_type;
-        few.parts = combine_parts_;
-        few.programmatic = overlaps_kernels(owner_);
-        return few;
-    }
-    void launch_few(cudaStream_t stream) const {
-        launch_product_few(few_in(), stream);
-        check(cudaGetLastError(), "multiplying by the experts' first weights");
-        launch_product_few_combine(few_out(), stream);
-        check(cudaGetLastError(), "multiplying by the experts' second weights");
-    }
+few_call moe_ffn_step::few_in() const {
+    few_call few = few_call_of(owner_, in_);
+    few.product.row = nullptr;
+    few.product.offset = nullptr;
+    few.product.input_scale = sort_.weight;
+    few.index = sort_.index;
+    few.choice_count = sort_.choice_count;
+    few.map = sort_.map;
+    few.map_size = sort_.map_size;
+    return few;
+}
+few_combine_call moe_ffn_step::few_out() const {
+    few_combine_call few;
+    few.x = in_.y;
+    few.x_type = in_.y_type;
+    few.index = sort_.index;
+    few.weight = combine_.weight;
+    few.rows = static_cast<int32_t>(combine_.rows);
+    few.choice_count = sort_.choice_count;
+    few.map = sort_.map;
+    few.map_size = sort_.map_size;
+    few.matrix = out_.weight;
+    few.bias = out_.bias;
+    few.identity_from = combine_.identity_from;
+    few.identity_weight = combine_.identity_weight;
+    few.identity_x = combine_.x;
+    few.identity_type = combine_.x_type;
+    few.addend = combine_.addend;
+    few.addend_type = combine_.addend_type;
+    few.y = combine_.o;
+    few.y_type = combine_.o_type;
+    few.programmatic = overlaps_kernels(owner_);
+    return few;
+}
 
-    void place(scratch_pieces& pieces) {
-        if (is_few_) {
-            in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
-            return;
-        }
-        sort_.offset = pieces.take<int32_t>(sort_.expert_count + 1);
-        sort_.row = pieces.take<int32_t>(total_);
-        sort_.place = pieces.take<int32_t>(total_);
-        sort_.sorted_weight = sort_.weight != nullptr ? pieces.take<float>(total_) : nullptr;
-        in_.offset = sort_.offset;
-        in_.row = sort_.row;
-        in_.input_scale = sort_.sorted_weight;
+void launch_few(const few_call& in, const few_combine_call& out, cudaStream_t stream) {
+    launch_product_few(in, stream);
+    check(cudaGetLastError(), "multiplying by the experts' first weights");
+    launch_product_few_combine(out, stream);
+    check(cudaGetLastError(), "multiplying by the experts' second weights");
+}
+
+void moe_ffn_step::place(scratch_pieces& pieces) {
+    if (is_few_) {
         in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
-        out_.offset = sort_.offset;
-        out_.x = in_.y;
-        out_.y = pieces.take_elements(out_.y_type, total_ * out_.weight.rows);
-        combine_.place = sort_.place;
-        combine_.y = out_.y;
+        return;
     }
+    sort_.offset = pieces.take<int32_t>(sort_.expert_count + 1);
+    sort_.row = pieces.take<int32_t>(total_);
+    sort_.place = pieces.take<int32_t>(total_);
+    sort_.sorted_weight = sort_.weight != nullptr ? pieces.take<float>(total_) : nullptr;
+    in_.offset = sort_.offset;
+    in_.row = sort_.row;
+    in_.input_scale = sort_.sorted_weight;
+    in_.y = pieces.take_elements(in_.y_type, total_ * out_.weight.columns);
+    out_.offset = sort_.offset;
+    out_.x = in_.y;
+    out_.y = pieces.take_elements(out_.y_type, total_ * out_.weight.rows);
+    combine_.place = sort_.place;
+    combine_.y = out_.y;
+}
 
-    bound& owner_;
-    int64_t total_ = 0;
-    bool is_few_ = false;
-    expert_sort_call sort_;
-    product_call in_;
-    product_call out_;
-    product_choice in_choice_;
-    product_choice out_choice_;
-    int32_t combine_parts_ = 0;
-    combine_rows_call combine_;
-};
+namespace {
 
 // ---- Claims ----
 
@@ -389,14 +379,20 @@ std::string claim_experts(const plugin::operation& operation, const value_reader
     }
 }
 
+template <typename Step>
+static std::unique_ptr<step> chosen(std::unique_ptr<Step> made) {
+    made->choose();
+    return made;
+}
+
 std::unique_ptr<step> make_experts(bound& owner, const plugin::operation& operation) {
     switch (operation.kind) {
     case SLUICE_OP_ROUTE:
         return std::make_unique<route_step>(owner, operation);
     case SLUICE_OP_GATED_MLP:
-        return std::make_unique<gated_mlp_step>(owner, operation);
+        return chosen(std::make_unique<gated_mlp_step>(owner, operation));
     case SLUICE_OP_MOE_FFN:
-        return std::make_unique<moe_ffn_step>(owner, operation);
+        return chosen(std::make_unique<moe_ffn_step>(owner, operation));
     default:
         return nullptr;
     }

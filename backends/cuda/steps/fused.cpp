@@ -1,6 +1,6 @@
 // Groups of operations in one launch, as schedule.hpp finds them.
 #include "attention.hpp"
-#include "multiply.hpp"
+#include "experts.hpp"
 #include "operands.hpp"
 
 #include "kernels/mla_input.hpp"
@@ -131,13 +131,18 @@ std::unique_ptr<step> make_head_input(const bound& owner, const head_input& foun
     });
 }
 
+few_call normed_call_of(const bound& owner, const normed_product& found) {
+    few_call few = few_call_of(owner, linear_call(owner, *found.linears.front()));
+    few.norm = few_norm_of(owner, *found.norm);
+    return few;
+}
+
 // A norm inside of the products that read it where the rows are few, and the routing where that is
 // the router's; what does not fit there runs after it, one after the other.
 class normed_product_step final : public step {
   public:
     normed_product_step(bound& owner, const normed_product& found)
-        : owner_(owner), few_(few_call_of(owner, linear_call(owner, *found.linears.front()))) {
-        few_.norm = norm_of(owner, *found.norm);
+        : owner_(owner), few_(normed_call_of(owner, found)) {
         few_.programmatic = may_start_early(owner);
         few_.clusters = owner.card().is_hopper();
         if (found.route != nullptr) {
@@ -145,8 +150,7 @@ class normed_product_step final : public step {
             ticket_ = device_memory(owner.card(), sizeof(int32_t), "the ticket of a router");
             check(cudaMemset(ticket_.as(), 0, sizeof(int32_t)), "making a step");
         }
-        const bool is_few = few_.product.places <= few_norm_rows;
-        fits_ = is_few && (route_ ? fits_router_few(few_, *route_) : fits_product_few(few_));
+        fits_ = runs_in_one_launch(owner, found);
         if (!fits_) rest_.add(make_step(owner, *found.norm));
         for (const auto* linear : found.linears)
             if (!fits_ || (linear != found.linears.front() && !takes_along(*linear)))
@@ -180,25 +184,6 @@ class normed_product_step final : public step {
         return true;
     }
 
-    static few_norm norm_of(const bound& owner, const plugin::operation& norm) {
-        const auto& attributes = norm.as<sluice_rms_norm_attributes>();
-        const tensor_view residual = owner.view(norm.inputs[0]);
-        const tensor_view addend = owner.optional_view(norm.input(2));
-        const tensor_view sum = owner.optional_view(norm.output(1));
-        few_norm result;
-        result.residual = residual.data;
-        result.residual_type = residual.type;
-        result.addend = addend.data;
-        result.addend_type = addend.type;
-        result.weight = static_cast<const float*>(owner.view(norm.inputs[1]).data);
-        result.epsilon = attributes.epsilon;
-        result.weight_offset = attributes.weight_offset;
-        result.sum = sum.data;
-        result.sum_type = sum.type;
-        result.normed = owner.view(norm.outputs[0]).data;
-        return result;
-    }
-
     const bound& owner_;
     few_call few_; // the first product, and in `more` those that go along
     std::optional<route_call> route_;
@@ -209,6 +194,32 @@ class normed_product_step final : public step {
 
 } // namespace
 
+few_norm few_norm_of(const bound& owner, const plugin::operation& norm) {
+    const auto& attributes = norm.as<sluice_rms_norm_attributes>();
+    const tensor_view residual = owner.view(norm.inputs[0]);
+    const tensor_view addend = owner.optional_view(norm.input(2));
+    const tensor_view sum = owner.optional_view(norm.output(1));
+    few_norm result;
+    result.residual = residual.data;
+    result.residual_type = residual.type;
+    result.addend = addend.data;
+    result.addend_type = addend.type;
+    result.weight = static_cast<const float*>(owner.view(norm.inputs[1]).data);
+    result.epsilon = attributes.epsilon;
+    result.weight_offset = attributes.weight_offset;
+    result.sum = sum.data;
+    result.sum_type = sum.type;
+    result.normed = owner.view(norm.outputs[0]).data;
+    return result;
+}
+
+bool runs_in_one_launch(const bound& owner, const normed_product& found) {
+    const few_call few = normed_call_of(owner, found);
+    if (few.product.places > few_norm_rows) return false;
+    return found.route == nullptr ? fits_product_few(few)
+                                  : fits_router_few(few, route_call_of(owner, *found.route));
+}
+
 std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>& group,
                                       const fused_group& fused) {
     if (const auto* found = std::get_if<turned_attention>(&fused))
@@ -218,6 +229,8 @@ std::unique_ptr<step> make_fused_step(bound& owner, const std::vector<uint32_t>&
     if (const auto* found = std::get_if<head_input>(&fused)) return make_head_input(owner, *found);
     if (const auto* found = std::get_if<normed_product>(&fused))
         return std::make_unique<normed_product_step>(owner, *found);
+    if (const auto* found = std::get_if<shared_experts>(&fused))
+        return make_shared_experts(owner, *found);
     plugin::fail(SLUICE_INTERNAL, "a group of ", group.size(), " operations has no step");
 }
 

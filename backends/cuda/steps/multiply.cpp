@@ -292,10 +292,12 @@ int32_t choose_few_combine_parts(const bound& owner, const few_combine_call& cal
     const auto counts = few_combine_part_counts(call);
     std::vector<std::string> names;
     for (const int32_t parts : counts) names.push_back(joined(parts, " parts a choice"));
+    const bool shares = call.shared.data != nullptr;
+    const std::string shared = shares ? joined(" and ", shape_of(call.shared)) : "";
     const tuning_key key{"product of choices, summed",
                          joined(types_text(call.x_type, call.matrix), " to ",
                                 type_name(call.y_type), ", ", call.choice_count, " choices, ",
-                                shape_of(call.matrix)),
+                                shape_of(call.matrix), shared),
                          tuning_bucket(call.rows)};
     const size_t chosen = owner.context().tuning->choose(key, names, [&](tuning_room& room) {
         const int64_t places = int64_t{call.rows} * call.choice_count;
@@ -306,6 +308,9 @@ int32_t choose_few_combine_parts(const bound& owner, const few_combine_call& cal
         tried.map = nullptr;
         tried.weight = reinterpret_cast<const float*>(room.noise(SLUICE_F32, places));
         tried.identity_from = 0;
+        if (call.addend != nullptr)
+            tried.addend = room.noise(call.addend_type, call.rows * call.matrix.rows);
+        if (shares) tried.shared_x = room.noise(call.x_type, call.rows * call.shared.columns);
         tried.y = room.take(plugin::bytes_of(call.y_type, call.rows * call.matrix.rows));
         return rehearsal{[tried, &counts](size_t variant, cudaStream_t stream) {
                              few_combine_call asked = tried;

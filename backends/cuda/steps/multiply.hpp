@@ -30,6 +30,11 @@ product_call linear_call(const bound& owner, const plugin::operation& operation)
 // The routing of operation `route`, without scratch memory.
 route_call route_call_of(const bound& owner, const plugin::operation& operation);
 
+// The norm of operation `norm`, over whole rows.
+few_norm few_norm_of(const bound& owner, const plugin::operation& norm);
+// Whether the norm, the first product and the routing are one launch.
+bool runs_in_one_launch(const bound& owner, const normed_product& found);
+
 inline few_call few_call_of(const bound& owner, const product_call& product) {
     few_call few;
     few.product = product;

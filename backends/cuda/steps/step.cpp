@@ -50,6 +50,31 @@ std::vector<std::string> tuned_shapes(const plugin::operation& operation,
     return shapes;
 }
 
+// Whether what the operation gives is added to what the other kind of experts gives of the same
+// rows, which is one step (shared_experts of schedule.hpp).
+bool runs_beside_experts(const sluice_program& program, const plugin::operation& operation) {
+    const bool is_routed = operation.kind == SLUICE_OP_MOE_FFN;
+    if (!is_routed && operation.kind != SLUICE_OP_GATED_MLP) return false;
+    const uint32_t other_kind = is_routed ? SLUICE_OP_GATED_MLP : SLUICE_OP_MOE_FFN;
+    std::vector<uint32_t> others;
+    for (uint32_t i = 0; i < program.operation_count; ++i) {
+        const uint32_t kind = program.operations[i]->kind;
+        if (kind != other_kind && kind != SLUICE_OP_BINARY) continue;
+        const auto other = plugin::read_operation(program, i);
+        if (kind == other_kind && other.inputs[0] == operation.inputs[0])
+            others.push_back(other.outputs[0]);
+        if (kind != SLUICE_OP_BINARY
+            || other.as<sluice_binary_attributes>().function != SLUICE_BINARY_ADD)
+            continue;
+        const auto reads = [&](uint32_t value) {
+            return std::find(other.inputs.begin(), other.inputs.end(), value) != other.inputs.end();
+        };
+        if (reads(operation.outputs[0]) && std::any_of(others.begin(), others.end(), reads))
+            return true;
+    }
+    return false;
+}
+
 } // namespace
 
 std::string claim(const sluice_program& program, const plugin::operation& operation,
@@ -59,6 +84,9 @@ std::string claim(const sluice_program& program, const plugin::operation& operat
     };
     std::string kernel;
     family_of(operation, values, kernel);
+    if (runs_beside_experts(program, operation))
+        kernel += operation.kind == SLUICE_OP_MOE_FFN ? ", beside shared experts"
+                                                      : ", beside routed experts";
     remark = tuning.remark(tuned_shapes(operation, values));
     return kernel;
 }
