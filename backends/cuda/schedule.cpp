@@ -327,17 +327,18 @@ fused_schedule make_schedule(const plugin::program& program, bool fuses) {
     if (fuses) {
         const uses known(program);
         for (const auto& operation : program.operations) {
-            find_turned_attention, find_mla_input, find_head_input, find_normed_product,
-                find_shared_experts
-        }) {
-            auto group = find(program, known, operation);
-            if (!group) continue;
-            const auto& members = group->members;
-            if (std::any_of(members.begin(), members.end(), [&](uint32_t m) { return taken[m]; }))
-                continue;
-            for (const uint32_t member : members) taken[member] = true;
-            const uint32_t at = group->runs_at;
-            group_at[at] = std::move(group);
+            for (const auto find : {find_turned_attention, find_mla_input, find_head_input,
+                                    find_normed_product, find_shared_experts}) {
+                auto group = find(program, known, operation);
+                if (!group) continue;
+                const auto& members = group->members;
+                if (std::any_of(members.begin(), members.end(),
+                                [&](uint32_t m) { return taken[m]; }))
+                    continue;
+                for (const uint32_t member : members) taken[member] = true;
+                const uint32_t at = group->runs_at;
+                group_at[at] = std::move(group);
+            }
         }
     }
     fused_schedule order;
