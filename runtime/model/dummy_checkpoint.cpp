@@ -17,7 +17,7 @@ constexpr float standard_deviation = 0.02f;
 // Of embeddings: more than all layers add, so that what a token chooses (experts, the next token)
 // depends on the token. Otherwise sequences soon repeat one token, and all rows of a step choose
 // the same experts.
-constexpr float embedding_deviation = 16.0f;
+constexpr float embedding_deviation = 128.0f;
 constexpr uint64_t offset_step_bytes = 64;     // a cache line, and aligned for every element type
 constexpr uint64_t offset_steps = 1024;        // so that tensors of one shape differ
 constexpr size_t pattern_elements = 1'048'573; // a prime: the repeats line up with no row length

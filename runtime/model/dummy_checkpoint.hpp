@@ -11,7 +11,7 @@
 namespace sluice {
 
 // A checkpoint that answers any tensor() with deterministic pseudo-random values (near normal, mean
-// 0, standard deviation 0.02, embeddings 16; rank-1 tensors whose name has "norm" in it: around 1),
+// 0, standard deviation 0.02, embeddings 128; rank-1 tensors whose name has "norm" in it: around 1),
 // stored as `element_type` (f32, f16 or bf16). `path` is a folder with config.json, or config.json
 // itself. Embeddings outweigh what layers add, so that different tokens choose different experts.
 //
