@@ -11,9 +11,10 @@
 namespace sluice {
 
 // A checkpoint that answers any tensor() with deterministic pseudo-random values (near normal, mean
-// 0, standard deviation 0.02, embeddings 128; rank-1 tensors whose name has "norm" in it: around 1),
-// stored as `element_type` (f32, f16 or bf16). `path` is a folder with config.json, or config.json
-// itself. Embeddings outweigh what layers add, so that different tokens choose different experts.
+// 0, standard deviation 0.02, of embeddings 128; rank-1 tensors whose name has "norm" in it: around
+// 1), stored as `element_type` (f32, f16 or bf16). `path` is a folder with config.json, or
+// config.json itself. Embeddings outweigh what layers add, so that different tokens choose
+// different experts.
 //
 // Memory: all tensors are windows of one shared buffer, as large as the largest asked for, each at
 // an offset that follows from its name. So a model of many gigabytes costs the source memory of its
