@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention.cuh"
+#include "reduce.cuh"
 
 namespace sluice::cuda {
 
@@ -16,16 +17,6 @@ struct plain_tile_room {
     float weight[plain_tile];
     int32_t slot[plain_tile];
 };
-
-__device__ __forceinline__ float warp_maximum(float value) {
-    for (int step = 16; step > 0; step /= 2)
-        value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
-    return value;
-}
-__device__ __forceinline__ float warp_sum(float value) {
-    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-    return value;
-}
 
 // o[d] = sum over the places of weight * value(d), for all d, with the weights' sum as in
 // SLUICE_OP_ATTENTION. The maximum and the sum are kept while places stream by, as in Milakov and
@@ -60,12 +51,13 @@ __device__ void attend_plainly(const Cache& cache, const attended_rows& rows, co
         __syncthreads();
         // Each warp computes the same numbers; the first one writes them.
         const float score0 = room.score[lane], score1 = room.score[lane + 32];
-        const float maximum_now = fmaxf(maximum, warp_maximum(fmaxf(score0, score1)));
+        const float maximum_now =
+            fmaxf(maximum, reduce_warp(fmaxf(score0, score1), larger_number{}));
         // The first score of a tile is of a place that is there, so that the maximum is finite,
         // unless the numbers themselves are not.
         const float weight0 = expf(score0 - maximum_now), weight1 = expf(score1 - maximum_now);
         const float correction = expf(maximum - maximum_now);
-        sum = sum * correction + warp_sum(weight0 + weight1);
+        sum = sum * correction + reduce_warp(weight0 + weight1, add_numbers{});
         maximum = maximum_now;
         if (thread < 32) {
             room.weight[lane] = weight0;

@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(plain_threads)
             float sum = 0; // o = W_uv (sum of latents)
             for (int r = thread % 32; r < call.latent; r += 32)
                 sum += load_weight(call.value_up, head, d, r) * o[r];
-            sum = warp_sum(sum);
+            sum = reduce_warp(sum, add_numbers{});
             if (thread % 32 == 0)
                 store_from_float(call.o, call.o_type, at * call.value_width + d, sum);
         }

@@ -1,8 +1,9 @@
-// The product for any types and sizes: tiles of 32 places and 64 columns in float32, without the
-// matrix units.
+// The product for any types and sizes, in float32 without the matrix units: tiles of 32 places and
+// 64 columns, or of few places a warp for each element.
 #include "activate.cuh"
 #include "elements.cuh"
 #include "product.hpp"
+#include "reduce.cuh"
 
 namespace sluice::cuda {
 
@@ -12,6 +13,9 @@ constexpr int tile_places = 32;
 constexpr int tile_outputs = 64;
 constexpr int tile_depth = 32;
 constexpr int thread_count = 256; // 16 x 16: each thread 2 places and 4 columns
+// Places up to which tiles would be mostly empty, and their few blocks leave the card idle.
+constexpr int few_places = 16;
+constexpr int warps = thread_count / 32;
 
 // The last matrix that begins at or before the place. Empty matrices before it begin there too.
 __device__ int matrix_of(const int32_t* offset, int matrices, int place) {
@@ -76,6 +80,44 @@ __device__ float bias_of(const product_call& call, int which, int matrix, int64_
     return bias[matrix * rows + weight_row(call, which, n, width)];
 }
 
+__device__ __forceinline__ float with_bias_and_gate(const product_call& call, int matrix, int64_t n,
+                                                    int64_t width, float sum, float up_sum) {
+    const float value = sum + bias_of(call, 0, matrix, n, width);
+    if (!call.gate.gates) return value;
+    return gated_activate(call.gate.activation, call.gate.alpha, call.gate.clamp, value,
+                          up_sum + bias_of(call, 1, matrix, n, width));
+}
+
+__global__ void __launch_bounds__(thread_count)
+    product_plain_few_kernel(product_call call, int64_t width) {
+    const int place = blockIdx.y, lane = threadIdx.x % 32;
+    const int64_t n = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+    if (n >= width) return;
+    const bool is_owned = call.offset == nullptr || place < call.offset[call.weight.matrices];
+    const int matrix = call.offset != nullptr && is_owned
+                           ? matrix_of(call.offset, call.weight.matrices, place)
+                           : 0;
+    const int64_t row = !is_owned ? -1 : (call.row != nullptr ? call.row[place] : place);
+    float sums[2] = {0, 0};
+    if (row >= 0) {
+        const float scale = call.input_scale != nullptr ? call.input_scale[place] : 1.0f;
+        const bool splits = call.gate.gates && call.gate.gate_layout == SLUICE_GATE_SPLIT;
+        for (int which = 0; which < (call.gate.gates ? 2 : 1); ++which) {
+            const weight_view& weight = which == 1 && splits ? call.up : call.weight;
+            const int64_t from = weight_row(call, which, n, width);
+#pragma unroll 4
+            for (int64_t k = lane; k < weight.columns; k += 32)
+                sums[which] += load_as_float(call.x, call.x_type, row * weight.columns + k) * scale
+                               * load_weight(weight, matrix, from, k);
+            sums[which] = reduce_warp(sums[which], add_numbers{});
+        }
+    }
+    if (lane != 0) return;
+    const float value =
+        row >= 0 ? with_bias_and_gate(call, matrix, n, width, sums[0], sums[1]) : 0.0f;
+    store_from_float(call.y, call.y_type, place * width + n, value);
+}
+
 __global__ void __launch_bounds__(thread_count)
     product_plain_kernel(product_call call, int64_t width) {
     __shared__ tile_storage tiles;
@@ -135,11 +177,8 @@ __global__ void __launch_bounds__(thread_count)
             for (int i = 0; i < 4; ++i) {
                 const int64_t n = n_first + across + 16 * i;
                 if (n >= width) continue;
-                float value = sums[0][p][i] + bias_of(call, 0, matrix, n, width);
-                if (call.gate.gates)
-                    value =
-                        gated_activate(call.gate.activation, call.gate.alpha, call.gate.clamp,
-                                       value, sums[1][p][i] + bias_of(call, 1, matrix, n, width));
+                const float value =
+                    with_bias_and_gate(call, matrix, n, width, sums[0][p][i], sums[1][p][i]);
                 store_from_float(call.y, call.y_type, place * width + n, has_row ? value : 0.0f);
             }
         }
@@ -161,6 +200,12 @@ void launch_product_plain(const product_call& call, cudaStream_t stream) {
     const bool joins = call.gate.gates && call.gate.gate_layout != SLUICE_GATE_SPLIT;
     const int64_t width = joins ? call.weight.rows / 2 : call.weight.rows;
     if (call.places <= 0 || width <= 0) return;
+    if (call.places <= few_places) {
+        const dim3 grid(static_cast<unsigned>((width + warps - 1) / warps),
+                        static_cast<unsigned>(call.places));
+        product_plain_few_kernel<<<grid, thread_count, 0, stream>>>(call, width);
+        return;
+    }
     const dim3 grid(static_cast<unsigned>((width + tile_outputs - 1) / tile_outputs),
                     static_cast<unsigned>((call.places + tile_places - 1) / tile_places));
     product_plain_kernel<<<grid, thread_count, 0, stream>>>(call, width);
