@@ -13,7 +13,7 @@ namespace {
 
 // Of all kernels that are chosen among: raised when one of them becomes faster or slower, or when a
 // variant comes to mean something else, so that older choices are made again.
-constexpr int kernels_version = 1;
+constexpr int kernels_version = 2;
 
 constexpr int repetitions = 9;
 constexpr int repetitions_of_long = 3;

@@ -6,7 +6,7 @@ namespace sluice::cuda {
 
 namespace {
 
-// Element: of keys and values, or void where only the call knows.
+// Element: see cached_element.
 template <typename Element>
 struct grouped_cache {
     const void* keys;
@@ -20,18 +20,11 @@ struct grouped_cache {
 
     __device__ float key(int32_t slot, int d) const {
         const int64_t head = static_cast<int64_t>(slot) * kv_heads + kv_head;
-        return element(keys, key_type, head * key_width + d);
+        return cached_element<Element>(keys, key_type, head * key_width + d);
     }
     __device__ float value(int32_t slot, int d) const {
         const int64_t head = static_cast<int64_t>(slot) * kv_heads + kv_head;
-        return element(values, value_type, head * value_width + d);
-    }
-
-    static __device__ float element(const void* part, uint32_t type, int64_t at) {
-        if constexpr (std::is_void_v<Element>)
-            return load_as_float(part, type, at);
-        else
-            return to_float(static_cast<const Element*>(part)[at]);
+        return cached_element<Element>(values, value_type, head * value_width + d);
     }
 };
 

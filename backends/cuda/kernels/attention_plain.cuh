@@ -18,6 +18,15 @@ struct plain_tile_room {
     int32_t slot[plain_tile];
 };
 
+// Element `at` of a part of a cache. Element: its type, or void where only the call knows.
+template <typename Element>
+__device__ __forceinline__ float cached_element(const void* part, uint32_t type, int64_t at) {
+    if constexpr (std::is_void_v<Element>)
+        return load_as_float(part, type, at);
+    else
+        return to_float(static_cast<const Element*>(part)[at]);
+}
+
 // o[d] = sum over the places of weight * value(d), for all d, with the weights' sum as in
 // SLUICE_OP_ATTENTION. The maximum and the sum are kept while places stream by, as in Milakov and
 // Gimelshein 2018, algorithm 3. All threads of the block call it; q and o are in shared memory, and
@@ -41,6 +50,7 @@ __device__ void attend_plainly(const Cache& cache, const attended_rows& rows, co
              i += plain_threads / lanes_per_place) {
             float product = 0;
             if (i < count && room.slot[i] >= 0)
+#pragma unroll 8
                 for (int d = thread % lanes_per_place; d < cache.key_width; d += lanes_per_place)
                     product += q[d] * cache.key(room.slot[i], d);
             for (int step = lanes_per_place / 2; step > 0; step /= 2)
@@ -66,8 +76,9 @@ __device__ void attend_plainly(const Cache& cache, const attended_rows& rows, co
         __syncthreads();
         for (int d = thread; d < cache.value_width; d += plain_threads) {
             float mixed = o[d] * correction;
+#pragma unroll 8
             for (int i = 0; i < count; ++i)
-                if (room.slot[i] >= 0) mixed += room.weight[i] * cache.value(room.slot[i], d);
+                mixed += room.slot[i] >= 0 ? room.weight[i] * cache.value(room.slot[i], d) : 0;
             o[d] = mixed;
         }
     }

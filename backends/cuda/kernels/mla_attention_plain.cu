@@ -7,19 +7,21 @@ namespace sluice::cuda {
 
 namespace {
 
-// The absorbed form: the key is the latent and the rotated key, the value the latent.
+// The absorbed form: the key is the latent and the rotated key, the value the latent. Element: see
+// cached_element.
+template <typename Element>
 struct latent_cache {
     const mla_attention_call& call;
     int32_t key_width;
     int32_t value_width;
 
     __device__ float latent(int32_t slot, int d) const {
-        return load_as_float(call.latents, call.latent_type,
-                             static_cast<int64_t>(slot) * call.latent + d);
+        return cached_element<Element>(call.latents, call.latent_type,
+                                       static_cast<int64_t>(slot) * call.latent + d);
     }
     __device__ float rope_key(int32_t slot, int d) const {
-        return load_as_float(call.rope_keys, call.rope_key_type,
-                             static_cast<int64_t>(slot) * call.rope + d);
+        return cached_element<Element>(call.rope_keys, call.rope_key_type,
+                                       static_cast<int64_t>(slot) * call.rope + d);
     }
     __device__ float key(int32_t slot, int d) const {
         return d < call.latent ? latent(slot, d) : rope_key(slot, d - call.latent);
@@ -28,8 +30,9 @@ struct latent_cache {
 };
 
 // The expanded form: key and value of the head are computed from the latent.
+template <typename Element>
 struct expanded_cache {
-    latent_cache cache;
+    latent_cache<Element> cache;
     int32_t head;
     int32_t key_width;
     int32_t value_width;
@@ -50,7 +53,7 @@ struct expanded_cache {
 };
 
 // Block: one row and head.
-template <bool is_expanded>
+template <typename Element, bool is_expanded>
 __global__ void __launch_bounds__(plain_threads)
     mla_attention_plain_kernel(const __grid_constant__ mla_attention_call call) {
     extern __shared__ float mla_plain_room[];
@@ -80,14 +83,16 @@ __global__ void __launch_bounds__(plain_threads)
             q[r] = q_nope[r];
         } else {
             float sum = 0; // q' = W_uk^T q_nope
+#pragma unroll 8
             for (int d = 0; d < call.nope; ++d)
                 sum += load_weight(call.key_up, head, d, r) * q_nope[d];
             q[r] = sum;
         }
     }
-    const latent_cache latents = {call, call.latent + call.rope, call.latent};
+    const latent_cache<Element> latents = {call, call.latent + call.rope, call.latent};
     if constexpr (is_expanded) {
-        const expanded_cache cache = {latents, head, call.nope + call.rope, call.value_width};
+        const expanded_cache<Element> cache = {latents, head, call.nope + call.rope,
+                                               call.value_width};
         attend_plainly(cache, call.rows, table, places, call.scale, 0.0f, nullptr, q, o, room);
         for (int d = thread; d < call.value_width; d += plain_threads)
             store_from_float(call.o, call.o_type, at * call.value_width + d, o[d]);
@@ -114,8 +119,14 @@ void launch_mla_attention_plain(const mla_attention_call& call, bool is_expanded
     const int32_t widths = is_expanded ? 2 * call.nope + call.rope + call.value_width
                                        : call.nope + call.rope + 2 * call.latent;
     const int shared = widths * static_cast<int>(sizeof(float));
-    const auto kernel =
-        is_expanded ? mla_attention_plain_kernel<true> : mla_attention_plain_kernel<false>;
+    auto kernel = is_expanded ? mla_attention_plain_kernel<void, true>
+                              : mla_attention_plain_kernel<void, false>;
+    if (!is_expanded && call.latent_type == call.rope_key_type) {
+        if (call.latent_type == SLUICE_F32) kernel = mla_attention_plain_kernel<float, false>;
+        if (call.latent_type == SLUICE_BF16)
+            kernel = mla_attention_plain_kernel<__nv_bfloat16, false>;
+        if (call.latent_type == SLUICE_F16) kernel = mla_attention_plain_kernel<__half, false>;
+    }
     kernel<<<static_cast<unsigned>(blocks), plain_threads, shared, stream>>>(call);
     check(cudaGetLastError(), "launching mla_attention");
 }
