@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 using namespace sluice;
 using namespace sluice::test;
@@ -23,7 +24,8 @@ std::vector<std::string> verify(const std::string& model, const std::string& gol
 // The golden file's first sequence, and the mean NLL that its own logits give.
 struct golden_sequence {
     std::vector<int32_t> tokens;
-    double mean_nll = 0; // of tokens 1 to the last
+    std::vector<std::vector<double>> probabilities; // of what follows each token but the last
+    double mean_nll = 0;                            // of tokens 1 to the last
 };
 
 golden_sequence read_sequence(const std::string& family) {
@@ -37,9 +39,11 @@ golden_sequence read_sequence(const std::string& family) {
     golden_sequence result;
     result.tokens.assign(id, id + length);
     for (size_t i = 0; i + 1 < length; ++i, row += width) {
-        double sum = 0;
-        for (size_t v = 0; v < width; ++v) sum += std::exp(double(row[v]));
-        result.mean_nll += std::log(sum) - row[size_t(result.tokens[i + 1])];
+        auto& p = result.probabilities.emplace_back(width);
+        for (size_t v = 0; v < width; ++v) p[v] = std::exp(double(row[v]));
+        const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+        for (double& each : p) each /= sum;
+        result.mean_nll -= std::log(p[size_t(result.tokens[i + 1])]);
     }
     result.mean_nll /= double(length - 1);
     return result;
@@ -80,20 +84,31 @@ TEST_CASE("verify fails with status 1 where the logits are others") {
                   {"input_ids", "found neither"});
 }
 
-TEST_CASE("eval nll gives what the golden logits give") {
-    const auto golden = read_sequence("deepseek_v3");
+namespace {
+
+std::string write_tokens(const temporary_directory& folder, const std::vector<int32_t>& tokens) {
     std::string bytes;
-    for (const int32_t token : golden.tokens) {
+    for (const int32_t token : tokens) {
         bytes += static_cast<char>(token & 0xff);
         bytes += static_cast<char>(token >> 8);
     }
+    return folder.write("tokens.u16", bytes).string();
+}
+
+std::string write_config(const temporary_directory& folder, const std::string& family) {
+    return folder
+        .write(family + ".toml", "backend = \"" + default_backend() + "\"\n[model]\npath = \""
+                                     + golden_model(family) + "\"\n")
+        .string();
+}
+
+} // namespace
+
+TEST_CASE("eval nll gives what the golden logits give") {
+    const auto golden = read_sequence("deepseek_v3");
     const temporary_directory folder;
-    const auto tokens = folder.write("tokens.u16", bytes).string();
-    const auto config =
-        folder
-            .write("config.toml", "backend = \"" + default_backend() + "\"\n[model]\npath = \""
-                                      + golden_model("deepseek_v3") + "\"\n")
-            .string();
+    const auto tokens = write_tokens(folder, golden.tokens);
+    const auto config = write_config(folder, "deepseek_v3");
     const auto window = std::to_string(golden.tokens.size() - 1);
     const auto json =
         sluice_command({"eval", "nll", config, "--tokens", tokens, "--window", window, "--json"})
@@ -109,6 +124,55 @@ TEST_CASE("eval nll gives what the golden logits give") {
     const auto odd = folder.write("odd.u16", "abc").string();
     check_refused({"eval", "nll", config, "--tokens", odd, "--window", "1"},
                   {"odd.u16", "3 bytes"});
+}
+
+TEST_CASE("eval compare gives what two models' golden logits give") {
+    const auto base = read_sequence("qwen3"), other = read_sequence("llama");
+    REQUIRE(base.tokens == other.tokens);
+    const size_t rows = base.probabilities.size();
+    std::vector<double> divergences;
+    double agreements = 0;
+    for (size_t row = 0; row < rows; ++row) {
+        const auto &p = base.probabilities[row], &q = other.probabilities[row];
+        double sum = 0;
+        for (size_t i = 0; i < p.size(); ++i) sum += p[i] * std::log(p[i] / q[i]);
+        divergences.push_back(sum);
+        agreements += std::max_element(p.begin(), p.end()) - p.begin()
+                              == std::max_element(q.begin(), q.end()) - q.begin()
+                          ? 1
+                          : 0;
+    }
+    const temporary_directory folder;
+    const auto tokens = write_tokens(folder, base.tokens);
+    const auto qwen3 = write_config(folder, "qwen3"), llama = write_config(folder, "llama");
+    const auto window = std::to_string(rows);
+    const auto compared = [&](const std::string& left, const std::string& right) {
+        return sluice_command({"eval", "compare", left, right, "--tokens", tokens, "--window",
+                               window, "--json"})
+            .json();
+    };
+    const auto found = compared(qwen3, llama);
+    CHECK(found["tokens"] == rows);
+    CHECK(found["base_perplexity"].get<double>()
+          == doctest::Approx(std::exp(base.mean_nll)).epsilon(1e-4));
+    CHECK(found["other_perplexity"].get<double>()
+          == doctest::Approx(std::exp(other.mean_nll)).epsilon(1e-4));
+    CHECK(found["perplexity_increase"].get<double>()
+          == doctest::Approx(std::exp(other.mean_nll - base.mean_nll) - 1).epsilon(1e-3));
+    const double mean = std::accumulate(divergences.begin(), divergences.end(), 0.0) / double(rows);
+    CHECK(found["divergence_mean"].get<double>() == doctest::Approx(mean).epsilon(1e-4));
+    CHECK(found["divergence_max"].get<double>()
+          == doctest::Approx(*std::max_element(divergences.begin(), divergences.end()))
+                 .epsilon(1e-4));
+    CHECK(found["top_1_agreement"].get<double>() == doctest::Approx(agreements / double(rows)));
+
+    const auto same = compared(qwen3, qwen3);
+    CHECK(same["divergence_max"] == 0.0);
+    CHECK(same["top_1_agreement"] == 1.0);
+    CHECK(same["perplexity_increase"] == 0.0);
+    check_refused({"eval", "compare", qwen3, configuration_path("quickstart"), "--tokens", tokens,
+                   "--window", window},
+                  {"vocabulary of 512", "8192"});
 }
 
 TEST_CASE("bench --profile says where the time of a step goes, and what is between steps") {
