@@ -5,6 +5,7 @@
 #include "plugin/manifest.hpp"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <filesystem>
 #include <fstream>
@@ -98,11 +99,11 @@ TEST_CASE("many requests at once") {
     fixture made(true);
     pipeline runs = made.make();
     std::vector<std::shared_ptr<generation>> streams;
-    for (int i = 0; i < 40; ++i) streams.push_back(runs.run(prompt("r" + std::to_string(i))));
+    for (int i = 0; i < 40; ++i) streams.push_back(runs.run(prompt(fmt::format("r{}", i))));
     for (int i = 0; i < 40; ++i) {
         generation_event last;
         int pieces = 0;
-        CHECK(read_all(*streams[size_t(i)], last, pieces) == "R" + std::to_string(i));
+        CHECK(read_all(*streams[size_t(i)], last, pieces) == fmt::format("R{}", i));
     }
 }
 
