@@ -369,7 +369,8 @@ std::string calls_grow(context& with) {
     const auto given = make_case("growth", 16, 4);
     const router_answer answer = ask(with.plugin(), given.request(), given.name);
     if (!answer.host_function) skip_check("it has no host function");
-    routing_call made(given, answer.host_function->choice_count, draw_rows(with, given));
+    const auto rows = draw_rows(with, given);
+    routing_call made(given, answer.host_function->choice_count, rows);
     std::fill(made.found.index.begin(), made.found.index.end(), -1);
     const auto status_of = [&](const sluice_router_call* call) {
         auto error = SLUICE_INIT(sluice_error);
