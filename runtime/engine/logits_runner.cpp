@@ -54,6 +54,17 @@ void logits_runner::check_tokens(std::span<const int32_t> tokens) const {
     }
 }
 
+const step_plan& logits_runner::run_step() {
+    const step_plan& plan = scheduler_.plan();
+    if (plan.empty()) {
+        fail(SLUICE_INTERNAL, "{} sequences are left, but the scheduler plans nothing",
+             scheduler_.running_count() + scheduler_.waiting_count());
+    }
+    executor_->run(plan, {});
+    scheduler_.complete();
+    return plan;
+}
+
 void logits_runner::run(std::span<const logits_request> requests, const row_function& on_row) {
     const scheduled_scope scope(scheduler_, requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
@@ -68,12 +79,7 @@ void logits_runner::run(std::span<const logits_request> requests, const row_func
         scheduler_.add(i, std::move(scheduled));
     }
     while (!scheduler_.idle()) {
-        const step_plan& plan = scheduler_.plan();
-        if (plan.empty()) {
-            fail(SLUICE_INTERNAL, "{} sequences are left, but the scheduler plans nothing",
-                 scheduler_.running_count() + scheduler_.waiting_count());
-        }
-        executor_->run(plan, {});
+        const step_plan& plan = run_step();
         const std::span<const float> logits = executor_->logits();
         const size_t width = vocabulary_size();
         for (const step_part& part : plan.parts) {
@@ -82,7 +88,6 @@ void logits_runner::run(std::span<const logits_request> requests, const row_func
                        logits.subspan((part.logit_begin + i) * width, width));
             }
         }
-        scheduler_.complete();
         for (const step_part& part : plan.parts) {
             if (part.reaches_end) scheduler_.remove(part.sequence);
         }
@@ -119,10 +124,7 @@ logits_runner::greedy(std::span<const std::vector<int32_t>> prompts, uint32_t co
     }
     std::vector<std::vector<int32_t>> continuations(prompts.size());
     for (size_t unfinished = count > 0 ? prompts.size() : 0; unfinished > 0;) {
-        const step_plan& plan = scheduler_.plan();
-        executor_->run(plan, {});
-        scheduler_.complete();
-        for (const step_part& part : plan.parts) {
+        for (const step_part& part : run_step().parts) {
             if (!part.reaches_end) continue;
             auto& continuation = continuations[part.sequence];
             continuation.push_back(greedy_token(part.logit_begin));

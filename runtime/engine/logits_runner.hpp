@@ -61,6 +61,9 @@ class logits_runner {
     logits_runner(std::unique_ptr<model_runner> runner, const loaded_model& model);
 
     void check_tokens(std::span<const int32_t> tokens) const;
+    // Plans, runs and completes the next step. The plan, and the executor's results, stay until the
+    // next one.
+    const step_plan& run_step();
     int32_t greedy_token(uint32_t logit_row);
 
     std::unique_ptr<step_executor> executor_;
