@@ -42,17 +42,42 @@ constexpr int32_t joined_rows = 1;
 // a branch start later.
 constexpr int32_t branch_rows = 1024;
 
+// Both kinds of experts, and the memory that they need at the same time.
+class shared_experts_step : public step {
+  public:
+    uint64_t scratch_bytes() const final {
+        scratch_pieces pieces;
+        moe_ffn_step(routed_).place(pieces);
+        gated_mlp_step(shared_).place(pieces);
+        return pieces.used();
+    }
+
+  protected:
+    shared_experts_step(bound& owner, const shared_experts& found)
+        : owner_(owner), routed_(owner, *found.routed, found.sum, found.shared->outputs[0]),
+          shared_(owner, *found.shared) {}
+
+    void place() {
+        scratch_pieces pieces(owner_.scratch());
+        routed_.place(pieces);
+        shared_.place(pieces);
+    }
+
+    bound& owner_;
+    moe_ffn_step routed_; // with the sum
+    gated_mlp_step shared_;
+};
+
 // Of few rows:
 //   the shared experts' gate and up, with the norm of the router before them, so that they run
 //   while it routes;
 //   the routed experts' gate and up;
 //   down of both, and the sum: of one row in one launch, of more the shared experts' while the
 //   routed ones' gate and up still run.
-class few_shared_experts_step final : public step {
+class few_shared_experts_step final : public shared_experts_step {
   public:
     few_shared_experts_step(bound& owner, const shared_experts& found)
-        : owner_(owner), routed_(owner, *found.routed, found.sum, found.shared->outputs[0]),
-          shared_(owner, *found.shared), shared_in_(few_call_of(owner, shared_.in())),
+        : shared_experts_step(owner, found), shared_in_(few_call_of(owner, shared_.in())),
           shared_out_(few_call_of(owner, shared_.out())) {
         fits_ = routed_.is_few() && fits_product_few(shared_in_);
         if (!fits_) return;
@@ -78,17 +103,8 @@ class few_shared_experts_step final : public step {
 
     bool fits() const { return fits_; }
 
-    uint64_t scratch_bytes() const override {
-        scratch_pieces pieces;
-        moe_ffn_step(routed_).place(pieces);
-        gated_mlp_step(shared_).place(pieces);
-        return pieces.used();
-    }
-
     void launch(cudaStream_t stream) override {
-        scratch_pieces pieces(owner_.scratch());
-        routed_.place(pieces);
-        shared_.place(pieces);
+        place();
         in_.product.y = routed_.few_in().product.y;
         out_.x = in_.product.y;
         shared_in_.product.y = shared_.in().y;
@@ -112,9 +128,6 @@ class few_shared_experts_step final : public step {
         if (fits_product_few(normed)) shared_in_ = normed;
     }
 
-    bound& owner_;
-    moe_ffn_step routed_;
-    gated_mlp_step shared_;
     few_call shared_in_, shared_out_, in_;
     few_combine_call out_;
     bool fits_ = false;
@@ -122,27 +135,17 @@ class few_shared_experts_step final : public step {
 };
 
 // Of many rows: one after the other or in two branches, until the sum.
-class many_shared_experts_step final : public step {
+class many_shared_experts_step final : public shared_experts_step {
   public:
     many_shared_experts_step(bound& owner, const shared_experts& found)
-        : owner_(owner), routed_(owner, *found.routed, found.sum, found.shared->outputs[0]),
-          shared_(owner, *found.shared) {
+        : shared_experts_step(owner, found) {
         routed_.choose();
         shared_.choose();
         if (shared_.in().places >= branch_rows) branch_.emplace();
     }
 
-    uint64_t scratch_bytes() const override {
-        scratch_pieces pieces;
-        moe_ffn_step(routed_).place(pieces);
-        gated_mlp_step(shared_).place(pieces);
-        return pieces.used();
-    }
-
     void launch(cudaStream_t stream) override {
-        scratch_pieces pieces(owner_.scratch());
-        routed_.place(pieces);
-        shared_.place(pieces);
+        place();
         if (routed_.is_few()) { // but the shared experts' weights are not of that kind
             shared_.launch_products(stream);
             routed_.launch(stream); // which takes the same memory again
@@ -155,9 +158,6 @@ class many_shared_experts_step final : public step {
     }
 
   private:
-    bound& owner_;
-    moe_ffn_step routed_;
-    gated_mlp_step shared_;
     std::optional<side_branch> branch_;
 };
 
