@@ -14,6 +14,7 @@ endif()
 
 # Optional: a missing one leaves out what needs it.
 find_package(dnnl 2.6 QUIET)
+pkg_check_modules(OPENBLAS QUIET IMPORTED_TARGET openblas)
 
 # nvcc takes none of the sanitizers' flags.
 if(NOT SLUICE_SANITIZE)

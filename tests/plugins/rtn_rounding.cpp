@@ -1,6 +1,6 @@
 // Rounding of the quantizer "rtn", one group at a time.
-#include "plugins/quantizers/rtn/half.hpp"
-#include "plugins/quantizers/rtn/rounding.hpp"
+#include "plugins/quantizers/common/half.hpp"
+#include "plugins/quantizers/common/rounding.hpp"
 
 #include "backend_checks/host_tensor.hpp"
 #include "base/element_type.hpp"

@@ -79,17 +79,12 @@ group_check check_group(std::span<const float> weights, const rounding& how) {
                                                           : group_check::good;
 }
 
-group_result round_group(std::span<const float> weights, std::span<uint8_t> codes,
-                         const rounding& how) {
+group_grid find_grid(std::span<const float> weights, const rounding& how) {
     const float most = code_max(how);
     const bounds range = bounds_of(weights);
     const float full = full_scale(range, how);
-    if (full == 0) {
-        // Any scale says zero; 1 keeps readers that divide by it out of trouble.
-        const float zero = how.symmetric ? middle(how) : 0.0F;
-        std::fill(codes.begin(), codes.end(), static_cast<uint8_t>(zero));
-        return {1.0F, static_cast<uint8_t>(zero), 0.0, 0.0};
-    }
+    // Any scale says zero; 1 keeps readers that divide by it out of trouble.
+    if (full == 0) return {1.0F, static_cast<uint8_t>(how.symmetric ? middle(how) : 0.0F)};
     scale_and_zero best = grid(range, full, how);
     if (how.scale_search) {
         float best_error = error_of(weights, best, most);
@@ -104,13 +99,22 @@ group_result round_group(std::span<const float> weights, std::span<uint8_t> code
             }
         }
     }
-    group_result result{best.scale, static_cast<uint8_t>(best.zero), 0.0, 0.0};
-    const float inverse = 1.0F / best.scale;
+    return {best.scale, static_cast<uint8_t>(best.zero)};
+}
+
+uint8_t code_on(const group_grid& grid, float weight, const rounding& how) {
+    const auto zero = static_cast<float>(grid.zero);
+    return static_cast<uint8_t>(code_of(weight, 1.0F / grid.scale, zero, code_max(how)) + zero);
+}
+
+group_result round_group(std::span<const float> weights, std::span<uint8_t> codes,
+                         const rounding& how) {
+    const group_grid grid = find_grid(weights, how);
+    group_result result{grid.scale, grid.zero, 0.0, 0.0};
     for (size_t i = 0; i < weights.size(); ++i) {
-        const float code = code_of(weights[i], inverse, best.zero, most);
-        codes[i] = static_cast<uint8_t>(code + best.zero);
+        codes[i] = code_on(grid, weights[i], how);
         const double weight = weights[i];
-        const double difference = weight - static_cast<double>(code) * best.scale;
+        const double difference = weight - double(int{codes[i]} - int{grid.zero}) * grid.scale;
         result.error_squared += difference * difference;
         result.weight_squared += weight * weight;
     }

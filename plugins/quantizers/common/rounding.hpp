@@ -19,6 +19,19 @@ struct group_result {
     double weight_squared; // sum of w^2
 };
 
+// What a group's codes stand for: w' = (code - zero) * scale.
+struct group_grid {
+    float scale; // a binary16 value over 0
+    uint8_t zero;
+};
+// weights have been checked.
+group_grid find_grid(std::span<const float> weights, const rounding& how);
+// The nearest code.
+uint8_t code_on(const group_grid& grid, float weight, const rounding& how);
+inline float value_of(const group_grid& grid, uint8_t code) {
+    return static_cast<float>(int{code} - int{grid.zero}) * grid.scale;
+}
+
 // Whether a run of weights can be said with a binary16 scale.
 enum class group_check { good, not_finite, too_large };
 group_check check_group(std::span<const float> weights, const rounding& how);

@@ -1,0 +1,46 @@
+// Which modules a quantizer of this tree changes and to what: settings, formats and what they round
+// like. The default keeps in 16 bits what loses most for the bytes it saves: routers, norms,
+// embeddings and head.
+#pragma once
+
+#include "rounding.hpp"
+
+#include <sluice/plugin/quantizer.hpp>
+
+#include <array>
+
+namespace sluice::quantizers {
+
+// Bits of attention where nothing else is set.
+void declare_module_bits(plugin::schema& schema, std::string_view attention);
+
+class module_bits {
+  public:
+    explicit module_bits(const plugin::settings& settings);
+
+    // See sluice_quantizer.plan.
+    sluice_weight_format plan(const sluice_module& module) const;
+    // Of a format that `plan` answered; fails with SLUICE_UNSUPPORTED, naming the quantizer, for
+    // another.
+    rounding rounding_of(const sluice_weight_format& format, std::string_view quantizer) const;
+
+  private:
+    uint32_t group_columns_; // 0: the whole row
+    bool symmetric_;
+    bool scale_search_;
+    std::array<uint32_t, SLUICE_MODULE_NORM + 1> bits_{}; // by kind of module
+};
+
+// Columns of a group of a module's row, and how many there are.
+struct group_cut {
+    int64_t width;
+    int64_t count;
+};
+group_cut groups_of(const sluice_weight_format& format, int64_t columns);
+
+// Whether a row can be said with binary16 scales; and the error, SLUICE_INVALID, where one cannot.
+// Apart, since workers must not throw.
+group_check check_row(const plugin::quantizer_request& request, const rounding& how, int64_t row);
+void require_rows(const plugin::quantizer_request& request, std::span<const group_check> found);
+
+} // namespace sluice::quantizers
