@@ -1,10 +1,10 @@
 // sluice eval: how well a model predicts a text, and how close another one comes to it.
 #include "command.hpp"
 
-#include "base/mapped_file.hpp"
 #include "base/progress.hpp"
 #include "engine/logits_runner.hpp"
 #include "engine/row_statistics.hpp"
+#include "token_file.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +32,7 @@ struct window_options {
 class token_windows {
   public:
     explicit token_windows(const window_options& options)
-        : path_(options.tokens), size_(options.window), tokens_(read(options.tokens)) {
+        : path_(options.tokens), size_(options.window), tokens_(read_token_file(options.tokens)) {
         count_ = tokens_.empty() ? 0 : (tokens_.size() - 1) / size_;
         if (count_ == 0)
             fail(SLUICE_INVALID, "{}: expected at least {} tokens for one window, found {}", path_,
@@ -56,26 +56,10 @@ class token_windows {
                  "--window {} is over the {} tokens of a sequence; raise engine.context_tokens_max "
                  "and engine.cache_tokens",
                  size_, model.context_tokens_max());
-        for (const int32_t token : tokens_)
-            if (uint32_t(token) >= vocabulary)
-                fail(SLUICE_INVALID, "{}: token {} is outside of the vocabulary of {}", path_,
-                     token, vocabulary);
+        check_tokens(path_, tokens_, vocabulary);
     }
 
   private:
-    static std::vector<int32_t> read(const std::string& path) {
-        const auto file = mapped_file::open(path);
-        const auto bytes = file->bytes();
-        if (bytes.size() % 2 != 0)
-            fail(SLUICE_INVALID, "{}: expected little-endian 16-bit token ids, found {} bytes",
-                 path, bytes.size());
-        std::vector<int32_t> tokens(bytes.size() / 2);
-        for (size_t i = 0; i < tokens.size(); ++i)
-            tokens[i] = std::to_integer<int32_t>(bytes[2 * i])
-                        | std::to_integer<int32_t>(bytes[2 * i + 1]) << 8;
-        return tokens;
-    }
-
     std::string path_;
     uint32_t size_;
     size_t count_ = 0;

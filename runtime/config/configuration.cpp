@@ -72,6 +72,7 @@ class configuration_reader {
         if (const toml_node* table = reader.table("engine")) read_engine(*table);
         if (const toml_node* table = reader.table("generation")) read_generation(*table);
         if (const toml_node* table = reader.table("placement")) read_placement(*table);
+        if (const toml_node* table = reader.table("quantization")) read_quantization(*table);
         if (const toml_node* table = reader.table("settings")) read_settings(*table);
         if (const toml_node* table = reader.table("pipeline")) read_pipeline(*table);
         reader.finish();
@@ -196,24 +197,87 @@ class configuration_reader {
 
     void read_placement(const toml_node& table) {
         toml_table_reader reader(table, "placement");
+        read_patterns(reader, table, "placement", "backend",
+                      [&](const std::string& key, const toml_node& node) {
+                          const std::string backend = *id(reader, key, "the id of a backend");
+                          result_.placement.push_back({pattern(reader, key), backend, node.origin});
+                      });
+    }
+
+    void read_quantization(const toml_node& table) {
+        toml_table_reader reader(table, "quantization");
+        const toml_node* formats = reader.table("formats");
+        reader.finish();
+        if (formats == nullptr) return;
+        toml_table_reader lines(*formats, "quantization.formats");
+        read_patterns(lines, *formats, "quantization.formats", "format",
+                      [&](const std::string& key, const toml_node& node) {
+                          module_format_configuration line{pattern(lines, key), 16, 64, true, {}};
+                          line.origin = node.origin;
+                          read_format(lines, key, line);
+                          result_.module_formats.push_back(std::move(line));
+                      });
+    }
+
+    // "int4", "int8 g128 asymmetric", "int4 row", "16": the width, then what differs.
+    void read_format(toml_table_reader& reader, const std::string& key,
+                     module_format_configuration& line) {
+        const std::string text = *reader.text(key);
+        const auto refuse = [&] {
+            reader.refuse(key, fmt::format("expected \"16\", \"int8\" or \"int4\", the last two "
+                                           "with \"g32\", \"g64\", \"g128\" or \"row\" and "
+                                           "\"asymmetric\" behind it, found the text {}",
+                                           quote(text)));
+        };
+        bool is_first = true;
+        for (size_t begin = 0; begin <= text.size();) {
+            const size_t end = std::min(text.find(' ', begin), text.size());
+            const std::string_view word = std::string_view(text).substr(begin, end - begin);
+            if (is_first && word == "int4")
+                line.bits = 4;
+            else if (is_first && word == "int8")
+                line.bits = 8;
+            else if (is_first ? word != "16" : line.bits == 16)
+                refuse();
+            else if (word == "g32" || word == "g64" || word == "g128")
+                line.group_size = word == "g32" ? 32 : word == "g64" ? 64 : 128;
+            else if (word == "row")
+                line.group_size = -1;
+            else if (word == "asymmetric")
+                line.symmetric = false;
+            else if (!is_first)
+                refuse();
+            is_first = false;
+            begin = end + 1;
+        }
+    }
+
+    // Calls `read` with each line of a table of patterns.
+    template <typename Function>
+    void read_patterns(const toml_table_reader& reader, const toml_node& table,
+                       std::string_view name, std::string_view what, Function&& read) {
         if (table.members.size() > list_count_max) {
-            refuse_at(table.origin, fmt::format("placement: expected at most {} patterns, found {}",
+            refuse_at(table.origin, fmt::format("{}: expected at most {} patterns, found {}", name,
                                                 list_count_max, table.members.size()));
         }
-        for (const auto& [pattern, node] : table.members) {
+        for (const auto& [key, node] : table.members) {
             if (node.kind == toml_kind::table) {
-                reader.refuse(pattern, "expected \"pattern\" = \"backend\", found a table; a "
-                                       "pattern with dots stands in quotes");
+                reader.refuse(key, fmt::format("expected \"pattern\" = \"{}\", found a table; a "
+                                               "pattern with dots stands in quotes",
+                                               what));
             }
-            const std::string backend = *id(reader, pattern, "the id of a backend");
-            try {
-                result_.placement.push_back({name_pattern(pattern), backend, node.origin});
-            } catch (const error& problem) {
-                reader.refuse(pattern, fmt::format("in this pattern {}; examples are "
-                                                   "\"layers.*.experts\", \"layers.{{0-11}}.**\" "
-                                                   "and \"layers.*.experts[0-31]\"",
-                                                   problem.what()));
-            }
+            read(key, node);
+        }
+    }
+
+    name_pattern pattern(const toml_table_reader& reader, const std::string& key) {
+        try {
+            return name_pattern(key);
+        } catch (const error& problem) {
+            reader.refuse(key, fmt::format("in this pattern {}; examples are "
+                                           "\"layers.*.experts\", \"layers.{{0-11}}.**\" "
+                                           "and \"layers.*.experts[0-31]\"",
+                                           problem.what()));
         }
     }
 
@@ -358,6 +422,27 @@ const configured_settings& configuration::settings_of(std::string_view plugin_id
     static const configured_settings none;
     const auto found = settings.find(std::string(plugin_id));
     return found != settings.end() ? found->second : none;
+}
+
+std::string settings_text(const configured_settings& settings) {
+    struct visitor {
+        std::string operator()(bool value) const { return fmt::format("{}", value); }
+        std::string operator()(int64_t value) const { return fmt::format("{}", value); }
+        std::string operator()(double value) const { return fmt::format("{}", value); }
+        std::string operator()(const std::string& value) const {
+            return fmt::format("{}:{}", value.size(), value);
+        }
+        std::string operator()(const std::vector<std::string>& values) const {
+            std::string text = fmt::format("{} of", values.size());
+            for (const std::string& value : values) text.append(" ").append((*this)(value));
+            return text;
+        }
+    };
+    std::string text;
+    for (const auto& [name, given] : settings.values) {
+        text += fmt::format("{} = {}, ", name, std::visit(visitor{}, given.value));
+    }
+    return text;
 }
 
 configuration configuration_from_file(const std::filesystem::path& path,

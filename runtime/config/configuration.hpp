@@ -66,6 +66,15 @@ struct placement_configuration {
     configuration_origin origin;
 };
 
+// One line of [quantization.formats]: how `sluice quantize` stores modules whose names match.
+struct module_format_configuration {
+    name_pattern pattern;
+    uint32_t bits = 16;      // 4, 8, or 16: as they are stored
+    int64_t group_size = 64; // neighbouring inputs that share a scale; -1: the whole row
+    bool symmetric = true;   // else each group has a zero point
+    configuration_origin origin;
+};
+
 // Defaults of a request; a request may override each.
 struct generation_configuration {
     uint32_t tokens_max = 128;
@@ -111,8 +120,9 @@ struct configuration {
     generation_configuration generation;
     // In the order of the file: where several patterns match, the last one counts.
     std::vector<placement_configuration> placement;
-    std::map<std::string, configured_settings> settings; // by plugin id
-    std::vector<stage_configuration> stages;             // empty: the default pipeline
+    std::vector<module_format_configuration> module_formats; // likewise
+    std::map<std::string, configured_settings> settings;     // by plugin id
+    std::vector<stage_configuration> stages;                 // empty: the default pipeline
 
     // Where each key that was given stands, by its dotted name ("model.path").
     std::map<std::string, configuration_origin> origins;
@@ -122,6 +132,9 @@ struct configuration {
     // The settings given for a plugin, or an empty table.
     const configured_settings& settings_of(std::string_view plugin_id) const;
 };
+
+// Different settings give different texts.
+std::string settings_text(const configured_settings& settings);
 
 // Reads a TOML file. overrides: "section.key=value" each, applied in order after the file; the
 // value is read as TOML, and where it is not TOML, as a text.

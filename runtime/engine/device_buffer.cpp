@@ -35,7 +35,7 @@ void device_buffer::read(uint64_t offset_bytes, void* data, uint64_t size_bytes)
                                            size_bytes, call.error());
 }
 
-void device_buffer::write(uint64_t offset_bytes, const void* data, uint64_t size_bytes) {
+void device_buffer::write(uint64_t offset_bytes, const void* data, uint64_t size_bytes) const {
     plugin_call call = backend_->call("buffer_write");
     call = backend_->backend().buffer_write(backend_->handle(), handle_, offset_bytes, data,
                                             size_bytes, call.error());

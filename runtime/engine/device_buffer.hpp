@@ -25,7 +25,7 @@ class device_buffer {
     std::byte* mapped() const;
     // Both wait for what was submitted before, where the memory is not the host's.
     void read(uint64_t offset_bytes, void* data, uint64_t size_bytes) const;
-    void write(uint64_t offset_bytes, const void* data, uint64_t size_bytes);
+    void write(uint64_t offset_bytes, const void* data, uint64_t size_bytes) const;
 
   private:
     const plugin_instance* backend_ = nullptr;

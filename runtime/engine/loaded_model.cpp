@@ -41,28 +41,6 @@ std::optional<std::vector<int32_t>> end_tokens_of(const json_view& file) {
     return std::vector<int32_t>(numbers.begin(), numbers.end());
 }
 
-// Different settings give different texts.
-std::string settings_text(const configured_settings& settings) {
-    struct visitor {
-        std::string operator()(bool value) const { return fmt::format("{}", value); }
-        std::string operator()(int64_t value) const { return fmt::format("{}", value); }
-        std::string operator()(double value) const { return fmt::format("{}", value); }
-        std::string operator()(const std::string& value) const {
-            return fmt::format("{}:{}", value.size(), value);
-        }
-        std::string operator()(const std::vector<std::string>& values) const {
-            std::string text = fmt::format("{} of", values.size());
-            for (const std::string& value : values) text.append(" ").append((*this)(value));
-            return text;
-        }
-    };
-    std::string text;
-    for (const auto& [name, given] : settings.values) {
-        text += fmt::format("{} = {}, ", name, std::visit(visitor{}, given.value));
-    }
-    return text;
-}
-
 } // namespace
 
 std::vector<uint32_t> size_ladder(uint32_t size_max) {

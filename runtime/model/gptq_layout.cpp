@@ -298,6 +298,30 @@ gptq_packed gptq_pack(const gptq_parameters& parameters, gptq_format format,
     return packed;
 }
 
+gptq_module gptq_view(std::string name, const gptq_parameters& parameters, gptq_format format,
+                      int64_t output_features, int64_t input_features,
+                      sluice_element_type scale_type, const gptq_packed& packed) {
+    const gptq_shapes shapes = shapes_of(parameters, output_features, input_features);
+    const auto view = [&](const char* part, sluice_element_type type,
+                          const std::vector<int64_t>& shape, std::span<const std::byte> bytes) {
+        return tensor_view{name + part, type, shape, bytes, "packed values", 0, nullptr};
+    };
+    gptq_module module;
+    module.parameters = parameters;
+    module.format = format;
+    module.output_features = output_features;
+    module.input_features = input_features;
+    module.groups = shapes.scales[0];
+    module.qweight =
+        view(".qweight", SLUICE_I32, shapes.qweight, std::as_bytes(std::span(packed.qweight)));
+    module.qzeros =
+        view(".qzeros", SLUICE_I32, shapes.qzeros, std::as_bytes(std::span(packed.qzeros)));
+    module.scales = view(".scales", scale_type, shapes.scales, packed.scales);
+    module.g_idx = view(".g_idx", SLUICE_I32, shapes.g_idx, std::as_bytes(std::span(packed.g_idx)));
+    module.name = std::move(name);
+    return module;
+}
+
 void declare_gptq_module(safetensors_writer& writer, const std::string& prefix,
                          const gptq_parameters& parameters, int64_t output_features,
                          int64_t input_features, sluice_element_type scale_type) {

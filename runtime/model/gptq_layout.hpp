@@ -87,6 +87,11 @@ gptq_packed gptq_pack(const gptq_parameters& parameters, gptq_format format,
                       std::span<const float> scales, sluice_element_type scale_type,
                       std::span<const int32_t> group_index = {});
 
+// The packed values as a module, which borrows them.
+gptq_module gptq_view(std::string name, const gptq_parameters& parameters, gptq_format format,
+                      int64_t output_features, int64_t input_features,
+                      sluice_element_type scale_type, const gptq_packed& packed);
+
 // The two steps of writing a module through safetensors_writer.
 void declare_gptq_module(safetensors_writer& writer, const std::string& prefix,
                          const gptq_parameters& parameters, int64_t output_features,

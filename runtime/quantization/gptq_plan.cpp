@@ -14,17 +14,6 @@ namespace sluice {
 
 namespace {
 
-sluice_module describe(const stored_module& module, sluice_element_type stored_type) {
-    auto description = SLUICE_INIT(sluice_module);
-    description.kind = module.kind;
-    description.row_count = module.row_count;
-    description.column_count = module.column_count;
-    description.name = text_view(module.name);
-    description.layer = module.layer;
-    description.stored_type = stored_type;
-    return description;
-}
-
 // What the layout can hold of a format.
 gptq_parameters parameters_of(const sluice_weight_format& format, const std::string& plugin,
                               const std::string& module) {
@@ -66,13 +55,36 @@ std::string obstacle(const stored_module& module, const gptq_parameters& paramet
                        parameters.bits);
 }
 
-module_plan plan_module(const plugin_instance& quantizer, const stored_module& module,
-                        sluice_element_type stored_type) {
-    const sluice_module description = describe(module, stored_type);
-    module_plan plan;
-    plan.format = SLUICE_INIT(sluice_weight_format);
+sluice_weight_format format_of(const module_format_configuration& rule) {
+    auto format = SLUICE_INIT(sluice_weight_format);
+    format.element_type = rule.bits == 4 ? SLUICE_U4 : SLUICE_U8;
+    format.scale_type = SLUICE_F16;
+    format.group_columns = rule.group_size == -1 ? 0 : uint32_t(rule.group_size);
+    format.zero_point = rule.symmetric ? SLUICE_ZERO_MIDDLE : SLUICE_ZERO_GROUP;
+    return format;
+}
+
+sluice_weight_format ask(const plugin_instance& quantizer, const stored_module& module,
+                         sluice_element_type stored_type) {
+    const sluice_module description = module_for_plugin(module, stored_type);
+    auto format = SLUICE_INIT(sluice_weight_format);
     plugin_call call = quantizer.call("plan");
-    call = quantizer.quantizer().plan(quantizer.handle(), &description, &plan.format, call.error());
+    call = quantizer.quantizer().plan(quantizer.handle(), &description, &format, call.error());
+    return format;
+}
+
+module_plan plan_module(const plugin_instance& quantizer, const stored_module& module,
+                        sluice_element_type stored_type, const module_format_configuration* rule) {
+    module_plan plan;
+    if (rule == nullptr) {
+        plan.format = ask(quantizer, module, stored_type);
+    } else if (rule->bits != 16 && module.column_count > 1) {
+        plan.format = format_of(*rule);
+    } else {
+        plan.format = SLUICE_INIT(sluice_weight_format);
+        plan.format.element_type = stored_type;
+        return plan;
+    }
     const bool is_plain =
         plan.format.scale_type == SLUICE_ELEMENT_UNKNOWN
         && (plan.format.element_type == SLUICE_F32 || plan.format.element_type == SLUICE_F16
@@ -203,11 +215,41 @@ std::string name_in_block(const std::string& name) {
 
 } // namespace
 
+sluice_module module_for_plugin(const stored_module& module, sluice_element_type stored_type) {
+    auto description = SLUICE_INIT(sluice_module);
+    description.kind = module.kind;
+    description.row_count = module.row_count;
+    description.column_count = module.column_count;
+    description.name = text_view(module.name);
+    description.layer = module.layer;
+    description.stored_type = stored_type;
+    return description;
+}
+
 std::vector<module_plan> plan_modules(const plugin_instance& quantizer, const module_list& list,
-                                      const std::vector<sluice_element_type>& stored_types) {
+                                      const std::vector<sluice_element_type>& stored_types,
+                                      const std::vector<module_format_configuration>& rules) {
+    std::vector<bool> used(rules.size(), false);
     std::vector<module_plan> plans;
-    for (size_t i = 0; i < list.modules.size(); ++i)
-        plans.push_back(plan_module(quantizer, list.modules[i], stored_types[i]));
+    for (size_t i = 0; i < list.modules.size(); ++i) {
+        const module_format_configuration* found = nullptr;
+        for (size_t r = 0; r < rules.size(); ++r) {
+            if (!rules[r].pattern.matches(list.modules[i].name)) continue;
+            found = &rules[r];
+            used[r] = true;
+        }
+        plans.push_back(plan_module(quantizer, list.modules[i], stored_types[i], found));
+    }
+    for (size_t r = 0; r < rules.size(); ++r) {
+        if (used[r]) continue;
+        std::set<std::string> names;
+        for (const stored_module& module : list.modules)
+            names.insert(generalised_name(module.name));
+        fail(SLUICE_INVALID, "{}: quantization.formats: {} matches no module of the model{}",
+             rules[r].origin.text(), quote(rules[r].pattern.text(), 160),
+             did_you_mean(rules[r].pattern.generalised(),
+                          std::vector<std::string>(names.begin(), names.end())));
+    }
     settle_together(list, plans);
     return plans;
 }

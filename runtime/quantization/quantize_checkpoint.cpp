@@ -4,10 +4,12 @@
 #include "base/element_type.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "engine/model_fingerprint.hpp"
 #include "model/checkpoint.hpp"
 #include "model/gptq_layout.hpp"
 #include "model/weight_binding.hpp"
-#include "quantization/gptq_plan.hpp"
+#include "quantization/module_quantizer.hpp"
+#include "quantization/partial_results.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -39,7 +41,7 @@ void check_target(const fs::path& source, const quantize_options& options) {
              "name another folder",
              options.target.string());
     if (!options.overwrite && fs::exists(options.target, code)
-        && !fs::is_empty(options.target, code))
+        && !fs::is_empty(options.target, code) && !partial_results::is_all_of(options.target))
         fail(SLUICE_INVALID,
              "{}: the folder has files already; name an empty or new one, or allow overwriting "
              "(--force)",
@@ -60,38 +62,45 @@ class checkpoint_quantizer {
                  "{}: config.json has a quantization_config: the model is quantized already; "
                  "quantize from its 16-bit weights",
                  source.string());
-        if (quantizer.quantizer().needs_gram != 0)
-            fail(SLUICE_UNSUPPORTED,
-                 "quantizer {} wants statistics of the modules' inputs, which are not collected "
-                 "here; name one that needs none, such as \"rtn\"",
+        if (wants_statistics() && options.backend == nullptr)
+            fail(SLUICE_INVALID,
+                 "quantizer {} wants statistics of the modules' inputs; give it text to calibrate "
+                 "with (--calibration), or name one that needs none, such as \"rtn\"",
                  quote(quantizer.id()));
         const model_config config = read_model_config(weights_->config());
         model_program_options program_options;
         program_options.weight_format = weight_formats_of(*weights_);
         format_of_ = program_options.weight_format;
-        list_ = list_modules(build_model_program(config, program_options));
+        model_ = std::make_unique<model_program>(build_model_program(config, program_options));
+        list_ = list_modules(*model_);
     }
 
     quantization_report run() {
         std::vector<sluice_element_type> stored_types;
         for (const stored_module& module : list_.modules)
             stored_types.push_back(format_of_(module.request.slices.front().tensor).element_type);
-        plans_ = plan_modules(quantizer_, list_, stored_types);
+        plans_ = plan_modules(quantizer_, list_, stored_types, options_.formats);
         const gptq_config config = make_gptq_config(list_, plans_);
         format_ = config.format();
         find_stored_tensors();
         check_target(weights_->directory(), options_);
+        std::optional<partial_results> partial;
+        if (wants_statistics()) {
+            partial.emplace(options_.target, key(), options_.overwrite);
+            quantize_by_unit(*partial);
+        }
         safetensors_writer writer(options_.target / "model.safetensors");
         declare(writer);
         copy_tensors(writer);
-        for (size_t i = 0; i < list_.modules.size(); ++i) {
-            write_module(writer, i);
-            if (options_.on_progress) options_.on_progress(i + 1, list_.modules.size());
-        }
+        if (partial)
+            write_units(writer, *partial);
+        else
+            write_modules(writer);
         report_.bytes_before = weights_->size_bytes();
         report_.bytes_after = writer.size_bytes();
         writer.finish();
         write_other_files(config);
+        if (partial) partial->remove();
         return std::move(report_);
     }
 
@@ -183,92 +192,132 @@ class checkpoint_quantizer {
         for (const auto& [name, size] : other) report_.other_bytes += size;
     }
 
-    std::vector<float> read_matrix(const stored_module& module) const {
-        const bound_weight bound = bind(module);
-        const sluice_weight_slice& slice = *bound.source()->slices[0];
-        const sluice_tensor& data = *slice.parts[SLUICE_PART_DATA];
-        if (!is_plain(data.element_type))
-            fail(SLUICE_UNSUPPORTED, "{}: {}: expected f32, f16 or bf16 to quantize, found {}",
-                 weights_->directory().string(), quote(module.name, 160),
-                 element_type_name(data.element_type));
-        std::vector<float> values(size_t(module.row_count) * size_t(module.column_count));
-        const size_t offset = size_t(slice.row_begin) * size_t(module.column_count)
-                              * element_bits(data.element_type) / 8;
-        convert_to_f32(data.element_type, static_cast<const std::byte*>(data.data) + offset,
-                       values.data(), values.size());
-        return values;
+    bool wants_statistics() const { return quantizer_.quantizer().needs_gram != 0; }
+    module_quantizer each() const { return {quantizer_, *weights_, format_of_, format_}; }
+
+    void advance_progress() {
+        ++done_;
+        if (options_.on_progress) options_.on_progress(done_, list_.modules.size());
     }
 
-    void write_module(safetensors_writer& writer, size_t index) {
-        const stored_module& module = list_.modules[index];
-        const module_plan& plan = plans_[index];
-        module_report result;
-        result.name = module.name;
-        result.kind = module.kind;
-        result.row_count = module.row_count;
-        result.column_count = module.column_count;
-        const auto stored_type = format_of_(module.request.slices.front().tensor).element_type;
-        const uint64_t elements = uint64_t(module.row_count) * uint64_t(module.column_count)
-                                  * (module.in_stack ? module.request.matrix_count : 1);
-        result.bytes_before = elements * element_bits(stored_type) / 8;
-        if (plan.parameters) {
-            quantize_module(writer, module, plan, result);
-        } else {
-            result.bits = element_bits(kept_type(index, stored_type));
-            result.bytes_after = elements * result.bits / 8;
-            result.fallback = !plan.kept_reason.empty();
-            result.note = plan.kept_reason;
-        }
-        report_.modules.push_back(std::move(result));
+    // What a module that stays as it is, or only changes its type, is reported as.
+    module_report report_of_kept(size_t index) const {
+        module_report result = each().describe(list_.modules[index]);
+        const auto stored =
+            format_of_(list_.modules[index].request.slices.front().tensor).element_type;
+        const uint32_t bits = element_bits(kept_type(index, stored));
+        result.bytes_after = result.bytes_before / result.bits * bits;
+        result.bits = bits;
+        result.fallback = !plans_[index].kept_reason.empty();
+        result.note = plans_[index].kept_reason;
+        return result;
     }
 
-    void quantize_module(safetensors_writer& writer, const stored_module& module,
-                         const module_plan& plan, module_report& result) {
-        const gptq_parameters& parameters = *plan.parameters;
-        const auto rows = size_t(module.row_count);
-        const auto columns = size_t(module.column_count);
-        const auto groups = size_t(gptq_group_count(parameters.group_size, module.column_count));
-        std::vector<uint8_t> codes(rows * columns);
-        std::vector<float> scales(rows * groups);
-        std::vector<uint8_t> zeros(rows * groups, parameters.bits == 4 ? 8 : 128);
-        std::vector<int32_t> group_index(parameters.activation_order ? columns : 0);
-        auto target = SLUICE_INIT(sluice_quantized);
-        target.codes = codes.data();
-        target.scales = scales.data();
-        target.zeros = zeros.data();
-        target.group_index = group_index.empty() ? nullptr : group_index.data();
-
-        const std::vector<float> weights = read_matrix(module);
-        auto description = SLUICE_INIT(sluice_module);
-        description.kind = module.kind;
-        description.row_count = module.row_count;
-        description.column_count = module.column_count;
-        description.name = text_view(module.name);
-        description.layer = module.layer;
-        description.stored_type = format_of_(module.request.slices.front().tensor).element_type;
-        auto answer = SLUICE_INIT(sluice_quantization_report);
-        plugin_call call = quantizer_.call("quantize");
-        call =
-            quantizer_.quantizer().quantize(quantizer_.handle(), &description, weights.data(),
-                                            &plan.format, nullptr, &target, &answer, call.error());
-        try {
-            const gptq_packed packed =
-                gptq_pack(parameters, format_, module.row_count, module.column_count, codes, zeros,
-                          scales, plan.format.scale_type, group_index);
-            append_gptq_module(writer, module.name, packed);
-            result.bytes_after = packed.qweight.size() * 4 + packed.qzeros.size() * 4
-                                 + packed.scales.size() + packed.g_idx.size() * 4;
-        } catch (const error& problem) {
-            fail(problem.status(), "quantizer {}: what it made of {}: {}", quote(quantizer_.id()),
-                 quote(module.name, 160), problem.what());
+    void write_modules(safetensors_writer& writer) {
+        for (size_t i = 0; i < list_.modules.size(); ++i) {
+            if (plans_[i].parameters) {
+                const quantized_module made =
+                    each().quantize(list_.modules[i], plans_[i], /*inputs=*/nullptr);
+                append_gptq_module(writer, list_.modules[i].name, made.packed);
+                report_.modules.push_back(made.report);
+            } else {
+                report_.modules.push_back(report_of_kept(i));
+            }
+            advance_progress();
         }
-        result.is_quantized = true;
-        result.bits = parameters.bits;
-        result.group_size = parameters.group_size;
-        result.is_symmetric = parameters.symmetric;
-        result.error_relative = answer.error_relative;
-        result.fallback = answer.fallback != 0;
-        result.note = text_of_array(answer.note, sizeof answer.note);
+    }
+
+    // ---- With statistics ----
+
+    // Everything that partial results depend on.
+    std::string key() const {
+        std::string text =
+            fmt::format("{} {}\n{}\nbackend {}, few rows {}, {}\n", quantizer_.id(),
+                        quantizer_.manifest().version, options_.settings, options_.backend->id(),
+                        options_.calibration.few_rows, options_.calibration.weigh_by_router);
+        for (const module_plan& plan : plans_) {
+            const auto& wanted = plan.parameters;
+            text += wanted ? fmt::format("{}/{}/{}/{} ", wanted->bits, wanted->group_size,
+                                         wanted->symmetric, wanted->activation_order)
+                           : "- ";
+        }
+        for (const std::vector<int32_t>& window : options_.calibration.windows)
+            text += fmt::format("\n{}", fmt::join(window, " "));
+        return model_fingerprint(*weights_, text);
+    }
+
+    void quantize_by_unit(partial_results& partial) {
+        calibrator text(*model_, list_, weights_, options_.backend, options_.calibration);
+        unit_modules_.resize(text.unit_count());
+        for (size_t i = 0; i < list_.modules.size(); ++i)
+            if (plans_[i].parameters)
+                unit_modules_[text.unit_of(i)].push_back(i);
+            else
+                advance_progress();
+        for (uint32_t unit = 0; unit < text.unit_count(); ++unit) {
+            if (unit_modules_[unit].empty()) {
+            } else if (partial.has(unit)) {
+                take_over(text, partial, unit);
+            } else {
+                quantize_unit(text, partial, unit);
+            }
+            text.advance();
+        }
+        for (const std::vector<int32_t>& window : options_.calibration.windows)
+            report_.calibration_tokens += window.size();
+    }
+
+    void take_over(calibrator& text, const partial_results& partial, uint32_t unit) {
+        const std::vector<size_t>& modules = unit_modules_[unit];
+        const std::vector<quantized_module> results = partial.load(unit, modules);
+        for (size_t i = 0; i < modules.size(); ++i) {
+            text.replace(modules[i], each().values(list_.modules[modules[i]], plans_[modules[i]],
+                                                   results[i].packed));
+            advance_progress();
+        }
+        report_.resumed_modules += modules.size();
+    }
+
+    void quantize_unit(calibrator& text, partial_results& partial, uint32_t unit) {
+        const std::vector<size_t>& modules = unit_modules_[unit];
+        std::map<size_t, quantized_module> made;
+        text.calibrate(modules, [&](size_t module, const module_inputs& inputs) {
+            check_coverage(list_.modules[module], inputs);
+            const auto [result, is_new] = made.emplace(
+                module, each().quantize(list_.modules[module], plans_[module], &inputs));
+            advance_progress();
+            return each().values(list_.modules[module], plans_[module], result->second.packed);
+        });
+        std::vector<quantized_module> results;
+        for (const size_t module : modules) results.push_back(std::move(made.at(module)));
+        partial.save(unit, list_, plans_, modules, results);
+    }
+
+    void check_coverage(const stored_module& module, const module_inputs& inputs) const {
+        if (module.kind != SLUICE_MODULE_EXPERT || inputs.row_count >= options_.expert_tokens_min)
+            return;
+        fail(SLUICE_INVALID,
+             "{}: only {} tokens of the calibration text came to this expert, expected at least "
+             "{}; give more text or text of other kinds, or allow fewer (--expert-tokens-min), "
+             "and it leans on the statistics of all of its layer's tokens. What is done is kept",
+             quote(module.name, 160), inputs.row_count, options_.expert_tokens_min);
+    }
+
+    void write_units(safetensors_writer& writer, const partial_results& partial) {
+        std::map<size_t, module_report> reports;
+        for (uint32_t unit = 0; unit < unit_modules_.size(); ++unit) {
+            const std::vector<size_t>& modules = unit_modules_[unit];
+            if (modules.empty()) continue;
+            std::vector<quantized_module> results = partial.load(unit, modules);
+            for (size_t i = 0; i < modules.size(); ++i) {
+                append_gptq_module(writer, list_.modules[modules[i]].name, results[i].packed);
+                reports[modules[i]] = std::move(results[i].report);
+            }
+        }
+        for (size_t i = 0; i < list_.modules.size(); ++i) {
+            const auto found = reports.find(i);
+            report_.modules.push_back(found == reports.end() ? report_of_kept(i) : found->second);
+        }
     }
 
     void write_other_files(const gptq_config& config) const {
@@ -293,12 +342,15 @@ class checkpoint_quantizer {
     const quantize_options& options_;
     std::shared_ptr<const checkpoint> weights_;
     weight_format_function format_of_;
+    std::unique_ptr<const model_program> model_;
     module_list list_;
     std::vector<module_plan> plans_; // one for each module
     gptq_format format_ = gptq_format::gptq;
     std::vector<std::string> stored_names_; // one for each module
     std::vector<std::string> copied_;       // tensors of the new file that are in the old one
     std::vector<sluice_element_type> copy_types_;
+    std::vector<std::vector<size_t>> unit_modules_; // that are quantized, by the calibrator's unit
+    uint64_t done_ = 0;                             // modules
     quantization_report report_;
 };
 

@@ -1,5 +1,6 @@
 // GPTQ's factored form against the method that it is derived from.
 #include "plugins/quantizers/gptq/row_quantizer.hpp"
+#include "plugins/quantizers/gptq/row_refiner.hpp"
 
 #include <doctest/doctest.h>
 
@@ -53,7 +54,7 @@ quantized run(const problem& given, int64_t group, const inverse_factor& factor,
     made.codes.resize(size_t(given.rows * given.columns));
     made.scales.resize(size_t(given.rows * groups));
     made.zeros.resize(made.scales.size());
-    quantize_rows(given.weights.data(), given.columns, 0, given.rows, group, factor, how,
+    quantize_rows(given.weights.data(), given.columns, 0, given.rows, group, factor, how, {},
                   {made.codes.data(), made.scales.data(), made.zeros.data()});
     return made;
 }
@@ -182,4 +183,44 @@ TEST_CASE("outputs change less than by rounding to nearest") {
     const double found = output_error(given, 64, run(given, 64, factor, how));
     MESSAGE("share of the error of rounding to nearest: " << found / nearest);
     CHECK(found < 0.3 * nearest);
+}
+
+TEST_CASE("refinement lowers what the outputs lose, and never raises it") {
+    const int64_t columns = 96, group = 32;
+    for (const bool symmetric : {true, false}) {
+        CAPTURE(symmetric);
+        const problem given = draw(24, columns, 11);
+        const rounding how{4, symmetric, true};
+        quantized made = run(given, group, factor_inverse(given.moments, columns, {}), how);
+        const std::vector<float> moments(given.moments.begin(), given.moments.end());
+        row_refiner refiner(moments, columns);
+        const auto refine = [&](int passes) {
+            for (int64_t row = 0; row < given.rows; ++row)
+                refiner.refine({std::span(given.weights).subspan(size_t(row * columns), columns),
+                                group, made.codes.data() + row * columns,
+                                made.scales.data() + row * 3, made.zeros.data() + row * 3},
+                               how, passes);
+            return output_error(given, group, made);
+        };
+        const double before = output_error(given, group, made);
+        CHECK(refine(0) == before);
+        double last = before;
+        for (int pass = 0; pass < 4; ++pass) {
+            const double found = refine(1);
+            CHECK(found <= last * (1 + 1e-6));
+            last = found;
+        }
+        MESSAGE("share of the error before refinement: " << last / before);
+        CHECK(last < 0.9 * before);
+        for (const float scale : made.scales) CHECK(scale > 0);
+    }
+}
+
+TEST_CASE("the search for a scale counts errors by importance") {
+    const std::vector<float> weights{0.31F, -0.27F, 0.12F, 4.0F};
+    const rounding how{4, true, true};
+    const group_grid alike = find_grid(weights, how);
+    const std::vector<float> small_ones{1e3F, 1e3F, 1e3F, 1e-3F};
+    const group_grid weighted = find_grid(weights, how, small_ones);
+    CHECK(weighted.scale < 0.7F * alike.scale); // the large weight is clipped
 }

@@ -1,4 +1,4 @@
-// The rtn quantizer on the small golden models and on checkpoints made up here.
+// Quantizers on the small golden models and on checkpoints made up here.
 #pragma once
 
 #include "base/temporary_directory.hpp"
@@ -16,14 +16,19 @@ namespace sluice::test {
 class quantizer_fixture {
   public:
     // settings: "experts=8" and so on.
-    explicit quantizer_fixture(const std::vector<std::string>& settings)
+    explicit quantizer_fixture(const std::vector<std::string>& settings,
+                               const std::string& id = "rtn")
         : configuration_(golden_configuration("llama", "reference")),
           services_(make_host_services(configuration_)),
           plugins_(make_plugin_host(configuration_, services_)),
-          quantizer_(plugins_->open(SLUICE_KIND_QUANTIZER, "rtn",
-                                    settings_from_overrides(settings, "/"))) {}
+          quantizer_(
+              plugins_->open(SLUICE_KIND_QUANTIZER, id, settings_from_overrides(settings, "/"))) {}
 
     const plugin_instance& plugin() const { return *quantizer_; }
+
+    std::shared_ptr<plugin_instance> backend() const {
+        return plugins_->open(SLUICE_KIND_BACKEND, "reference");
+    }
 
     quantization_report run(const std::filesystem::path& source,
                             const std::filesystem::path& target, bool overwrite = false) const {

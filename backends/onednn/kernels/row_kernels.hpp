@@ -34,7 +34,14 @@ struct row_kernels {
                         float* y);
     void (*rope_interleaved)(const float* x, const float* cosine, const float* sine, int64_t half,
                              float* y);
+    // sum[a, b] += sum over r of x[r, i + a] * x[r, j + b], for gram_rows rows and `columns` (at
+    // most gram_columns) columns of the sum; x [row_count, stride], sum's rows sum_stride apart.
+    void (*add_gram)(const float* x, int64_t stride, int64_t row_count, int64_t i, int64_t j,
+                     int64_t columns, float* sum, int64_t sum_stride);
 };
+
+inline constexpr int64_t gram_rows = 4;
+inline constexpr int64_t gram_columns = 32;
 
 // The kernels of the highest set that is not above `set` and that this build has.
 const row_kernels& row_kernels_of(instruction_set set);

@@ -164,10 +164,46 @@ void rope_interleaved(const float* x, const float* cosine, const float* sine, in
     }
 }
 
+typedef float gram_lanes __attribute__((vector_size(64), aligned(4)));
+
+void add_gram(const float* x, int64_t stride, int64_t row_count, int64_t i, int64_t j,
+              int64_t columns, float* sum, int64_t sum_stride) {
+    if (columns < gram_columns) {
+        for (int64_t a = 0; a < gram_rows; ++a)
+            for (int64_t b = 0; b < columns; ++b) {
+                float total = sum[a * sum_stride + b];
+                for (int64_t r = 0; r < row_count; ++r)
+                    total += x[r * stride + i + a] * x[r * stride + j + b];
+                sum[a * sum_stride + b] = total;
+            }
+        return;
+    }
+    gram_lanes total[gram_rows][2];
+    for (int64_t a = 0; a < gram_rows; ++a)
+        for (int64_t half = 0; half < 2; ++half)
+            __builtin_memcpy(&total[a][half], sum + a * sum_stride + half * lanes,
+                             sizeof(gram_lanes));
+    for (int64_t r = 0; r < row_count; ++r) {
+        const float* row = x + r * stride;
+        gram_lanes right[2];
+        __builtin_memcpy(&right[0], row + j, sizeof(gram_lanes));
+        __builtin_memcpy(&right[1], row + j + lanes, sizeof(gram_lanes));
+#pragma GCC unroll 4
+        for (int64_t a = 0; a < gram_rows; ++a) {
+            total[a][0] += row[i + a] * right[0];
+            total[a][1] += row[i + a] * right[1];
+        }
+    }
+    for (int64_t a = 0; a < gram_rows; ++a)
+        for (int64_t half = 0; half < 2; ++half)
+            __builtin_memcpy(sum + a * sum_stride + half * lanes, &total[a][half],
+                             sizeof(gram_lanes));
+}
+
 constexpr row_kernels all_row_kernels = {
-    rms_norm,     silu_multiply, exp_in_place,        maximum,         dot,
-    dot_bfloat16, add_scaled,    add_scaled_bfloat16, scale,           add,
-    widen,        narrow,        rope_halves,         rope_interleaved};
+    rms_norm,    silu_multiply,       exp_in_place, maximum, dot,   dot_bfloat16,
+    add_scaled,  add_scaled_bfloat16, scale,        add,     widen, narrow,
+    rope_halves, rope_interleaved,    add_gram};
 
 } // namespace
 } // namespace sluice::kernels

@@ -23,7 +23,7 @@ class plain_step final : public step {
     plain::step step_;
 };
 
-enum class family { dense, rows, attention, experts, sample, plain };
+enum class family { dense, rows, attention, experts, sample, gram, plain };
 
 family family_of(const plugin::operation& operation, const value_reader& values, claimed& verdict) {
     if (claims_dense(operation, values, verdict)) return family::dense;
@@ -31,6 +31,7 @@ family family_of(const plugin::operation& operation, const value_reader& values,
     if (claims_attention(operation, values, verdict)) return family::attention;
     if (claims_experts(operation, values, verdict)) return family::experts;
     if (claims_sample(operation, values, verdict)) return family::sample;
+    if (claims_gram(operation, values, verdict)) return family::gram;
     plain::require_kernel(operation);
     verdict.kernel = std::string(plugin::operation_name(operation.kind)) + ", plain";
     return family::plain;
@@ -76,6 +77,8 @@ std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation
                                                  : make_moe_ffn(owner, operation);
     case family::sample:
         return make_sample(owner, operation);
+    case family::gram:
+        return make_gram(owner, operation);
     default:
         return std::make_unique<plain_step>(owner, operation);
     }

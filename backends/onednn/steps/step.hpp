@@ -46,6 +46,7 @@ bool claims_experts(const plugin::operation& operation, const value_reader& valu
                     claimed& verdict);
 bool claims_sample(const plugin::operation& operation, const value_reader& values,
                    claimed& verdict);
+bool claims_gram(const plugin::operation& operation, const value_reader& values, claimed& verdict);
 std::unique_ptr<step> make_dense(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_rows(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_attention(bound& owner, const plugin::operation& operation);
@@ -53,6 +54,7 @@ std::unique_ptr<step> make_mla_attention(bound& owner, const plugin::operation& 
 std::unique_ptr<step> make_route(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_moe_ffn(bound& owner, const plugin::operation& operation);
 std::unique_ptr<step> make_sample(bound& owner, const plugin::operation& operation);
+std::unique_ptr<step> make_gram(bound& owner, const plugin::operation& operation);
 
 // ---- Shared by the steps ----
 

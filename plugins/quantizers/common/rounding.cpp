@@ -60,12 +60,14 @@ float code_of(float weight, float inverse, float zero, float most) {
     return round_even(std::clamp(weight * inverse, -zero, most - zero));
 }
 
-float error_of(std::span<const float> weights, const scale_and_zero& trial, float most) {
+float error_of(std::span<const float> weights, std::span<const float> importance,
+               const scale_and_zero& trial, float most) {
     const float inverse = 1.0F / trial.scale;
     float sum = 0;
-    for (const float w : weights) {
-        const float difference = w - code_of(w, inverse, trial.zero, most) * trial.scale;
-        sum += difference * difference;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        const float difference =
+            weights[i] - code_of(weights[i], inverse, trial.zero, most) * trial.scale;
+        sum += difference * difference * (importance.empty() ? 1.0F : importance[i]);
     }
     return sum;
 }
@@ -79,7 +81,8 @@ group_check check_group(std::span<const float> weights, const rounding& how) {
                                                           : group_check::good;
 }
 
-group_grid find_grid(std::span<const float> weights, const rounding& how) {
+group_grid find_grid(std::span<const float> weights, const rounding& how,
+                     std::span<const float> importance) {
     const float most = code_max(how);
     const bounds range = bounds_of(weights);
     const float full = full_scale(range, how);
@@ -87,12 +90,12 @@ group_grid find_grid(std::span<const float> weights, const rounding& how) {
     if (full == 0) return {1.0F, static_cast<uint8_t>(how.symmetric ? middle(how) : 0.0F)};
     scale_and_zero best = grid(range, full, how);
     if (how.scale_search) {
-        float best_error = error_of(weights, best, most);
+        float best_error = error_of(weights, importance, best, most);
         for (int i = 1; i < search_steps && best_error > 0; ++i) {
             const float shrink = 1.0F - search_step * static_cast<float>(i);
             const scale_and_zero trial =
                 grid({range.least * shrink, range.most * shrink}, full * shrink, how);
-            const float error = error_of(weights, trial, most);
+            const float error = error_of(weights, importance, trial, most);
             if (error < best_error) {
                 best_error = error;
                 best = trial;

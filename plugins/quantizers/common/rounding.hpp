@@ -24,8 +24,10 @@ struct group_grid {
     float scale; // a binary16 value over 0
     uint8_t zero;
 };
-// weights have been checked.
-group_grid find_grid(std::span<const float> weights, const rounding& how);
+// weights have been checked. importance: factors of the squared errors in the search, as many as
+// there are weights; empty: all count alike.
+group_grid find_grid(std::span<const float> weights, const rounding& how,
+                     std::span<const float> importance = {});
 // The nearest code.
 uint8_t code_on(const group_grid& grid, float weight, const rounding& how);
 inline float value_of(const group_grid& grid, uint8_t code) {

@@ -2,8 +2,10 @@
 // make up for what the outputs lose.
 #include "common/module_bits.hpp"
 #include "row_quantizer.hpp"
+#include "row_refiner.hpp"
 
 #include <cmath>
+#include <numeric>
 
 namespace sluice::quantizers {
 namespace {
@@ -20,6 +22,11 @@ plugin::schema declare_settings() {
                  "Whether inputs with the largest activations are rounded first. Groups stay as "
                  "they are.",
                  true)
+        .boolean("weighted_search",
+                 "Whether the search for scales counts errors by the inputs' second moments.", true)
+        .integer("refinement",
+                 "Passes that refit the scales and then each code, when all are rounded.", 3, 0,
+                 100)
         .number("prior_tokens",
                 "How many tokens the statistics of all of a layer's tokens count as beside an "
                 "expert's own.",
@@ -46,17 +53,46 @@ std::vector<double> second_moments(const plugin::quantizer_request& request, dou
     return moments;
 }
 
-// |W - W'|^2 and |W|^2 of a row, as the outputs see them: x H x^T.
-double seen(std::span<const double> x, const std::vector<double>& moments) {
-    const size_t columns = x.size();
-    double total = 0;
-    for (size_t i = 0; i < columns; ++i) {
-        double sum = 0;
-        for (size_t j = 0; j < columns; ++j) sum += moments[i * columns + j] * x[j];
-        total += sum * x[i];
-    }
-    return total;
+// H with what makes it invertible, in float32.
+std::vector<float> damped_moments(const std::vector<double>& moments, int64_t columns,
+                                  double damping) {
+    std::vector<float> damped(moments.begin(), moments.end());
+    double trace = 0;
+    for (int64_t i = 0; i < columns; ++i) trace += moments[static_cast<size_t>(i * (columns + 1))];
+    const double mean = trace > 0 ? trace / static_cast<double>(columns) : 1.0;
+    for (int64_t i = 0; i < columns; ++i)
+        damped[static_cast<size_t>(i * (columns + 1))] += static_cast<float>(damping * mean);
+    return damped;
 }
+
+quantized_row row_of(const plugin::quantizer_request& request, const group_cut& groups,
+                     int64_t row) {
+    const int64_t columns = request.module.column_count;
+    return {{request.weights + row * columns, static_cast<size_t>(columns)},
+            groups.width,
+            request.target.codes + row * columns,
+            request.target.scales + row * groups.count,
+            request.target.zeros == nullptr ? nullptr : request.target.zeros + row * groups.count};
+}
+
+// x H x^T: the square of a row as the outputs see it. `room`: [K].
+double seen(std::span<const double> x, const std::vector<double>& moments,
+            std::vector<double>& room) {
+    const size_t columns = x.size();
+    room.assign(columns, 0.0);
+    for (size_t i = 0; i < columns; ++i) {
+        const double* line = moments.data() + i * columns;
+        for (size_t j = 0; j < columns; ++j) room[j] += x[i] * line[j];
+    }
+    return std::inner_product(x.begin(), x.end(), room.begin(), 0.0);
+}
+
+// Squares of a row, and of what it loses, as the outputs see them.
+struct row_errors {
+    double whole = 0;
+    double lost = 0;
+    double lost_by_rounding = 0; // each weight to the nearest code
+};
 
 class gptq {
   public:
@@ -81,6 +117,8 @@ class gptq {
         : host_(host), bits_(settings), prior_tokens_(settings.number("prior_tokens")) {
         factor_.damping = settings.number("damping");
         factor_.activation_order = settings.boolean("activation_order");
+        weighted_search_ = settings.boolean("weighted_search");
+        refinement_ = static_cast<int>(settings.integer("refinement"));
     }
 
     sluice_weight_format plan(const sluice_module& module) const { return bits_.plan(module); }
@@ -100,9 +138,14 @@ class gptq {
         }
         const inverse_factor factor = factor_inverse(moments, columns, factor_);
         report.damping = factor.damping;
+        const std::vector<float> damped = damped_moments(moments, columns, factor.damping);
+        std::vector<float> importance;
+        if (weighted_search_)
+            for (int64_t i = 0; i < columns; ++i)
+                importance.push_back(damped[static_cast<size_t>(i * (columns + 1))]);
         const group_cut groups = groups_of(request.format, columns);
         std::vector<group_check> checks(static_cast<size_t>(rows));
-        std::vector<std::array<double, 2>> errors(static_cast<size_t>(rows));
+        std::vector<row_errors> errors(static_cast<size_t>(rows));
         // Cut by shape, so that neither the result nor how soon a cancellation is seen depends on
         // the number of workers.
         constexpr int64_t operations_per_entry = int64_t{1} << 30;
@@ -124,47 +167,63 @@ class gptq {
                 }
                 if (!all_good) return;
                 quantize_rows(request.weights, columns, first, last, groups.width, factor, how,
+                              importance,
                               {request.target.codes, request.target.scales, request.target.zeros});
-                for (int64_t row = first; row < last; ++row)
+                row_refiner refiner(damped, columns);
+                for (int64_t row = first; row < last; ++row) {
+                    refiner.refine(row_of(request, groups, row), how, refinement_);
                     errors[static_cast<size_t>(row)] =
                         errors_of(request, groups, moments, how, row);
+                }
             });
         }
         require_rows(request, checks);
-        double lost = 0, whole = 0;
-        for (const auto& [row_lost, row_whole] : errors) {
-            lost += row_lost;
-            whole += row_whole;
+        row_errors sum;
+        for (const row_errors& row : errors) {
+            sum.whole += row.whole;
+            sum.lost += row.lost;
+            sum.lost_by_rounding += row.lost_by_rounding;
         }
-        report.error_relative = whole > 0 ? lost / whole : 0.0;
+        if (sum.whole > 0) {
+            report.error_relative = sum.lost / sum.whole;
+            report.rounding_error_relative = sum.lost_by_rounding / sum.whole;
+        }
         return report;
     }
 
   private:
-    static std::array<double, 2> errors_of(const plugin::quantizer_request& request,
-                                           const group_cut& groups,
-                                           const std::vector<double>& moments, const rounding& how,
-                                           int64_t row) {
-        const int64_t columns = request.module.column_count;
-        std::vector<double> weight(static_cast<size_t>(columns)), lost(weight.size());
-        for (int64_t i = 0; i < columns; ++i) {
-            const int64_t group = row * groups.count + i / groups.width;
-            const auto zero = request.target.zeros != nullptr
-                                  ? request.target.zeros[group]
-                                  : static_cast<uint8_t>(1U << (how.bits - 1));
-            const auto at = static_cast<size_t>(i);
-            weight[at] = double{request.weights[row * columns + i]};
-            lost[at] = weight[at]
-                       - double{value_of({request.target.scales[group], zero},
-                                         request.target.codes[row * columns + i])};
+    static row_errors errors_of(const plugin::quantizer_request& request, const group_cut& groups,
+                                const std::vector<double>& moments, const rounding& how,
+                                int64_t row) {
+        const quantized_row made = row_of(request, groups, row);
+        const auto columns = made.weights.size();
+        std::vector<double> weight(columns), lost(columns), rounded(columns), room;
+        group_grid nearest{};
+        for (size_t i = 0; i < columns; ++i) {
+            const size_t group = i / static_cast<size_t>(groups.width);
+            const size_t begin = group * static_cast<size_t>(groups.width);
+            if (i == begin)
+                nearest = find_grid(
+                    made.weights.subspan(
+                        begin, std::min(static_cast<size_t>(groups.width), columns - begin)),
+                    how);
+            const auto zero = made.zeros != nullptr ? made.zeros[group]
+                                                    : static_cast<uint8_t>(1U << (how.bits - 1));
+            const float given = made.weights[i];
+            weight[i] = double{given};
+            lost[i] = weight[i] - double{value_of({made.scales[group], zero}, made.codes[i])};
+            rounded[i] = weight[i] - double{value_of(nearest, code_on(nearest, given, how))};
         }
-        return {seen(lost, moments), seen(weight, moments)};
+        return {seen(weight, moments, room), seen(lost, moments, room),
+                seen(rounded, moments, room)};
     }
 
     plugin::host host_;
     module_bits bits_;
     factor_options factor_;
     double prior_tokens_;
+    bool weighted_search_;
+    int refinement_;
 };
 
 } // namespace

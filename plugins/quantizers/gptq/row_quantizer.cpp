@@ -20,7 +20,7 @@ struct grids {
 
 void quantize_rows(const float* weights, int64_t columns, int64_t begin, int64_t end,
                    int64_t group_columns, const inverse_factor& factor, const rounding& how,
-                   const row_target& target) {
+                   std::span<const float> importance, const row_target& target) {
     const int64_t groups = (columns + group_columns - 1) / group_columns;
     std::vector<float> left(static_cast<size_t>(rows_at_once * columns)); // in the factor's order
     std::vector<float> errors(static_cast<size_t>(rows_at_once * block));
@@ -33,7 +33,10 @@ void quantize_rows(const float* weights, int64_t columns, int64_t begin, int64_t
             for (int64_t g = 0; g < groups; ++g) {
                 const int64_t at = g * group_columns;
                 const auto width = static_cast<size_t>(std::min(group_columns, columns - at));
-                found.by_row.push_back(find_grid({from + at, width}, how));
+                const auto counts = importance.empty()
+                                        ? importance
+                                        : importance.subspan(static_cast<size_t>(at), width);
+                found.by_row.push_back(find_grid({from + at, width}, how, counts));
                 const auto to = static_cast<size_t>((first + r) * groups + g);
                 target.scales[to] = found.by_row.back().scale;
                 if (target.zeros != nullptr) target.zeros[to] = found.by_row.back().zero;

@@ -60,6 +60,9 @@ typedef struct sluice_quantization_report {
     double error_relative;    /* |W - W'|^2 / |W|^2, weighted by the inputs where they are known */
     double damping;           /* of methods that have one */
     char note[240];           /* ended by a zero byte */
+    /* What rounding each weight to the nearest in the same format would lose, in the terms of
+     * error_relative; 0 where the method knows of no other. */
+    double rounding_error_relative;
 } sluice_quantization_report;
 
 #define SLUICE_QUANTIZER_EXTENSION "sluice.quantizer/0"
