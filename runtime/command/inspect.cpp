@@ -4,6 +4,7 @@
 #include "base/element_type.hpp"
 #include "base/text.hpp"
 #include "model/checkpoint.hpp"
+#include "model/dummy_checkpoint.hpp"
 #include "model/model_program.hpp"
 #include "model/weight_binding.hpp"
 
@@ -22,6 +23,12 @@ struct inspected {
     model_config config;
     parameter_account account;
     bool has_weights = false;
+    bool has_formats = false; // how each weight is stored is known
+
+    // Of what the weights would take in 16 bits.
+    double saved_share() const {
+        return 1.0 - double(account.size_bytes) / (2.0 * double(account.parameter_count));
+    }
 };
 
 inspected inspect_model(const inspect_options& options) {
@@ -39,10 +46,12 @@ inspected inspect_model(const inspect_options& options) {
     model_program_options program_options;
     program_options.cache_type = options.cache_type == "bfloat16" ? SLUICE_BF16 : SLUICE_F32;
     std::shared_ptr<const checkpoint> weights;
-    if (result.has_weights) {
+    if (result.has_weights)
         weights = open_checkpoint(path);
-        program_options.weight_format = weight_formats_of(*weights);
-    }
+    else if (result.config.quantization == "gptq") // its quantization_config says which modules
+        weights = make_dummy_checkpoint(path, result.config.stored_type);
+    if (weights != nullptr) program_options.weight_format = weight_formats_of(*weights);
+    result.has_formats = weights != nullptr;
     result.account =
         account_parameters(result.config, build_model_program(result.config, program_options));
     return result;
@@ -138,7 +147,10 @@ void print_text(const inspected& found, const inspect_options& options) {
     fmt::print("parameters    {} ({}), {} active for a token\n",
                count_text(account.parameter_count), account.parameter_count,
                count_text(account.active_parameter_count));
-    fmt::print("size          {}\n", bytes_text(account.size_bytes));
+    fmt::print("size          {}{}\n", bytes_text(account.size_bytes),
+               found.saved_share() > 0.005
+                   ? fmt::format(", {:.1f}% under 16 bits", 100 * found.saved_share())
+                   : "");
     for (const auto& type : account.types)
         fmt::print("  {:26} {:>9} parameters  {:>10}\n", type.type,
                    count_text(type.parameter_count), bytes_text(type.size_bytes));
@@ -148,8 +160,9 @@ void print_text(const inspected& found, const inspect_options& options) {
                options.cache_type);
     if (!found.has_weights)
         fmt::print("There are no weights beside config.json: sizes are those of its dtype{}.\n",
-                   config.quantization.empty()
-                       ? ""
+                   config.quantization.empty() ? ""
+                   : found.has_formats
+                       ? " and quantization_config"
                        : fmt::format(", without its quantization ({})", config.quantization));
 }
 

@@ -112,18 +112,10 @@ void print_text(const quantization_report& report, const std::string& target) {
 
 nlohmann::ordered_json report_json(const quantization_report& report,
                                    const command_options& options) {
-    auto modules = nlohmann::ordered_json::array();
-    for (const auto& module : report.modules) modules.push_back(to_json(module));
-    return {{"model", options.model},
-            {"target", options.target},
-            {"quantizer", options.quantizer},
-            {"bytes_before", report.bytes_before},
-            {"bytes_after", report.bytes_after},
-            {"other_tensors", report.other_tensors},
-            {"other_bytes", report.other_bytes},
-            {"calibration_tokens", report.calibration_tokens},
-            {"resumed_modules", report.resumed_modules},
-            {"modules", modules}};
+    nlohmann::ordered_json json = {
+        {"model", options.model}, {"target", options.target}, {"quantizer", options.quantizer}};
+    json.update(to_json(report));
+    return json;
 }
 
 // ---- Calibration text ----

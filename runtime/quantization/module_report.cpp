@@ -33,6 +33,18 @@ void visit_members(Report& report, Function&& visit) {
 
 } // namespace
 
+nlohmann::ordered_json to_json(const quantization_report& report) {
+    auto modules = nlohmann::ordered_json::array();
+    for (const module_report& module : report.modules) modules.push_back(to_json(module));
+    return {{"bytes_before", report.bytes_before},
+            {"bytes_after", report.bytes_after},
+            {"other_tensors", report.other_tensors},
+            {"other_bytes", report.other_bytes},
+            {"calibration_tokens", report.calibration_tokens},
+            {"resumed_modules", report.resumed_modules},
+            {"modules", modules}};
+}
+
 nlohmann::ordered_json to_json(const module_report& module) {
     nlohmann::ordered_json json;
     json["kind"] = module_kind_name(module.kind);

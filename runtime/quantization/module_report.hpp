@@ -40,6 +40,8 @@ struct quantization_report {
     uint64_t resumed_modules = 0; // taken over from an interrupted run
 };
 
+// Sizes, tokens, and all modules.
+nlohmann::ordered_json to_json(const quantization_report& report);
 // All members, by their names but for the kind, which stands by its name.
 nlohmann::ordered_json to_json(const module_report& module);
 // Of what to_json() made; fails with INVALID for anything else.

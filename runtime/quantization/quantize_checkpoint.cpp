@@ -333,6 +333,8 @@ class checkpoint_quantizer {
             fs::permissions(options_.target / name, fs::perms::owner_write, fs::perm_options::add,
                             code);
         }
+        write_file_atomically(options_.target / "quantization_report.json",
+                              to_json(report_).dump(1) + "\n");
         nlohmann::ordered_json json = weights_->config().to_json();
         json["quantization_config"] = config.to_json("sluice:" SLUICE_VERSION);
         write_file_atomically(options_.target / "config.json", json.dump(2) + "\n");

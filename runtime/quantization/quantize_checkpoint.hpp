@@ -34,8 +34,9 @@ struct quantize_options {
 };
 
 // Reads the checkpoint in `source`, asks the quantizer which modules change and how, and writes
-// model.safetensors, config.json and copies of the tokenizer's and the generation's files. The
-// weights appear in the target whole or not at all, and config.json after them.
+// model.safetensors, config.json, quantization_report.json and copies of the tokenizer's and the
+// generation's files. The weights appear in the target whole or not at all, and config.json after
+// them.
 //
 // A quantizer that wants statistics is given them layer by layer, those of later layers from the
 // quantized earlier ones; one layer is in memory at a time. What is done is kept in the target's

@@ -68,6 +68,18 @@ TEST_CASE("inspect works without weights") {
     check_refused({"inspect", folder.path().string()}, {"mistrall", "config.json"});
 }
 
+TEST_CASE("inspect knows without weights what quantization_config says") {
+    const auto with = sluice_command({"inspect", default_model(), "--json"}).json();
+    const auto config = default_model() + "/config.json";
+    const auto without = sluice_command({"inspect", config, "--json"}).json();
+    CHECK(without["parameters"] == with["parameters"]);
+    const auto size = [](const auto& json) { return json["size_bytes"].template get<double>(); };
+    CHECK(size(without) == doctest::Approx(size(with)).epsilon(0.001));
+    const auto text = sluice_command({"inspect", config}).output;
+    CHECK(text.find("% under 16 bits") != std::string::npos);
+    CHECK(text.find("its dtype and quantization_config") != std::string::npos);
+}
+
 TEST_CASE("inspect tells quantized weights by their groups") {
     const auto json = sluice_command({"inspect", default_model(), "--json"}).json();
     bool four = false, eight = false;

@@ -151,6 +151,28 @@ TEST_CASE("overrides take the place of the file's values and are checked as they
 }
 
 // Each with the line where it is wrong, and what the message must say beside it.
+TEST_CASE("formats of modules stand in the order of the file") {
+    const configuration c = configuration_from_text(R"(
+[quantization.formats]
+"model.layers.*.self_attn.**" = "int8"
+"model.layers.{0-3}.mlp.**" = "int4 g128 asymmetric"
+"lm_head" = "16"
+"model.layers.9.mlp.down_proj" = "int8 row"
+)",
+                                                    "/", "a.toml");
+    REQUIRE(c.module_formats.size() == 4);
+    CHECK(c.module_formats[0].pattern.matches("model.layers.7.self_attn.q_proj"));
+    CHECK(c.module_formats[0].bits == 8);
+    CHECK(c.module_formats[0].group_size == 64);
+    CHECK(c.module_formats[0].symmetric);
+    CHECK(c.module_formats[1].bits == 4);
+    CHECK(c.module_formats[1].group_size == 128);
+    CHECK(!c.module_formats[1].symmetric);
+    CHECK(c.module_formats[2].bits == 16);
+    CHECK(c.module_formats[3].group_size == -1);
+    CHECK(c.module_formats[3].origin.line == 6);
+}
+
 TEST_CASE("malformed configurations are refused by file, line, key and nearest name") {
     struct wrong {
         std::string text;
@@ -237,6 +259,13 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"backend = \"a\"\nbackend = \"b\"\n", "2", {"not TOML"}},
         {"backend = onednn\n", "1", {"not TOML"}},
         {"[engine\nworker_count = 1\n", "1", {"not TOML"}},
+        {"[quantization]\nformat = 4\n", "2", {"did you mean \"formats\""}},
+        {"[quantization.formats]\na = \"int5\"\n", "2", {"\"int8\" or \"int4\"", "\"int5\""}},
+        {"[quantization.formats]\na = \"int4  g64\"\n", "2", {"behind it"}},
+        {"[quantization.formats]\na = \"16 g64\"\n", "2", {"behind it"}},
+        {"[quantization.formats]\na = \"g64 int4\"\n", "2", {"behind it"}},
+        {"[quantization.formats]\na = 4\n", "2", {"a text", "the integer 4"}},
+        {"[quantization.formats]\n\"a..b\" = \"16\"\n", "2", {"in this pattern"}},
     };
     CHECK(all.size() >= 30);
     for (const wrong& one : all) {

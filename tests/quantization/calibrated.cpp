@@ -7,6 +7,7 @@
 #include "quantization/quantizer_fixture.hpp"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -81,6 +82,9 @@ TEST_CASE("gptq loses less than rounding, by its own report, module by module") 
     CHECK(quantized > 10);
     CHECK(lost < 0.9 * lost_by_rounding);
     CHECK(!fs::exists(target.path() / "partial"));
+    const auto written =
+        nlohmann::ordered_json::parse(read_text(target.path() / "quantization_report.json"));
+    CHECK(written == to_json(report));
 
     const temporary_directory rounded;
     quantizer_fixture({"attention=4", "group_size=32"}).run(golden_folder(family), rounded.path());

@@ -8,26 +8,41 @@ struct module_setting {
     uint32_t kind;
     std::string_view name;
     std::string_view help;
-    std::string_view fallback;
 };
 
 constexpr std::array module_settings{
-    module_setting{SLUICE_MODULE_EXPERT, "experts", "Bits of routed experts; 16: as stored.", "4"},
+    module_setting{SLUICE_MODULE_EXPERT, "experts", "Bits of routed experts; 16: as stored."},
     module_setting{SLUICE_MODULE_SHARED_EXPERT, "shared_experts",
-                   "Bits of shared experts; 16: as stored.", "4"},
-    module_setting{SLUICE_MODULE_MLP, "mlp", "Bits of dense feed-forward layers; 16: as stored.",
-                   "4"},
+                   "Bits of shared experts; 16: as stored."},
+    module_setting{SLUICE_MODULE_MLP, "mlp", "Bits of dense feed-forward layers; 16: as stored."},
     module_setting{SLUICE_MODULE_ATTENTION, "attention",
-                   "Bits of the projections of attention; 16: as stored.", "8"},
+                   "Bits of the projections of attention; 16: as stored."},
     module_setting{SLUICE_MODULE_EMBEDDING, "embedding",
-                   "Bits of the token embedding; 16: as stored.", "16"},
-    module_setting{SLUICE_MODULE_HEAD, "head", "Bits of the output head; 16: as stored.", "16"},
-    module_setting{SLUICE_MODULE_ROUTER, "router", "Bits of the routers; 16: as stored.", "16"},
+                   "Bits of the token embedding; 16: as stored."},
+    module_setting{SLUICE_MODULE_HEAD, "head", "Bits of the output head; 16: as stored."},
+    module_setting{SLUICE_MODULE_ROUTER, "router", "Bits of the routers; 16: as stored."},
 };
+
+std::string_view default_of(uint32_t kind, const default_bits& defaults) {
+    switch (kind) {
+    case SLUICE_MODULE_EXPERT:
+        return "4";
+    case SLUICE_MODULE_SHARED_EXPERT:
+        return defaults.shared_experts;
+    case SLUICE_MODULE_MLP:
+        return defaults.mlp;
+    case SLUICE_MODULE_ATTENTION:
+        return defaults.attention;
+    case SLUICE_MODULE_HEAD:
+        return defaults.head;
+    default:
+        return "16";
+    }
+}
 
 } // namespace
 
-void declare_module_bits(plugin::schema& schema, std::string_view attention) {
+void declare_module_bits(plugin::schema& schema, const default_bits& defaults) {
     schema
         .integer("group_size",
                  "Neighbouring inputs that share a scale: 32, 64, 128, or -1 for the "
@@ -39,9 +54,7 @@ void declare_module_bits(plugin::schema& schema, std::string_view attention) {
                  true)
         .boolean("scale_search", "Whether to search each scale for the least squared error.", true);
     for (const auto& each : module_settings)
-        schema.text(each.name, each.help,
-                    each.kind == SLUICE_MODULE_ATTENTION ? attention : each.fallback,
-                    {"4", "8", "16"});
+        schema.text(each.name, each.help, default_of(each.kind, defaults), {"4", "8", "16"});
     schema.text("norm", "Bits of norms and other vectors; they stay as stored.", "16", {"16"});
 }
 

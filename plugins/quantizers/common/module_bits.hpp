@@ -1,6 +1,6 @@
 // Which modules a quantizer of this tree changes and to what: settings, formats and what they round
-// like. The default keeps in 16 bits what loses most for the bytes it saves: routers, norms,
-// embeddings and head.
+// like. Routers, norms and embeddings stay in 16 bits unless asked: they lose most for the bytes
+// they save.
 #pragma once
 
 #include "rounding.hpp"
@@ -11,8 +11,14 @@
 
 namespace sluice::quantizers {
 
-// Bits of attention where nothing else is set.
-void declare_module_bits(plugin::schema& schema, std::string_view attention);
+// Bits where nothing is set: "4", "8" or "16".
+struct default_bits {
+    std::string_view shared_experts = "4";
+    std::string_view mlp = "4";
+    std::string_view attention = "8";
+    std::string_view head = "16";
+};
+void declare_module_bits(plugin::schema& schema, const default_bits& defaults);
 
 class module_bits {
   public:

@@ -6,7 +6,7 @@ namespace {
 
 plugin::schema declare_settings() {
     plugin::schema schema;
-    declare_module_bits(schema, "8");
+    declare_module_bits(schema, {});
     return schema;
 }
 
