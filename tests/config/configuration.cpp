@@ -173,6 +173,22 @@ TEST_CASE("formats of modules stand in the order of the file") {
     CHECK(c.module_formats[3].origin.line == 6);
 }
 
+TEST_CASE("malformed formats of modules are refused") {
+    const std::vector<std::pair<std::string, std::vector<std::string>>> all = {
+        {"[quantization]\nformat = 4\n", {"did you mean \"formats\""}},
+        {"[quantization.formats]\na = \"int5\"\n", {"\"int8\" or \"int4\"", "\"int5\""}},
+        {"[quantization.formats]\na = \"int4  g64\"\n", {"behind it"}},
+        {"[quantization.formats]\na = \"16 g64\"\n", {"behind it"}},
+        {"[quantization.formats]\na = \"g64 int4\"\n", {"behind it"}},
+        {"[quantization.formats]\na = 4\n", {"a text", "the integer 4"}},
+        {"[quantization.formats]\n\"a..b\" = \"16\"\n", {"in this pattern"}},
+    };
+    for (const auto& [text, parts] : all) {
+        CAPTURE(text);
+        check_error([&] { read(text); }, SLUICE_INVALID, parts);
+    }
+}
+
 TEST_CASE("malformed configurations are refused by file, line, key and nearest name") {
     struct wrong {
         std::string text;
@@ -259,13 +275,6 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"backend = \"a\"\nbackend = \"b\"\n", "2", {"not TOML"}},
         {"backend = onednn\n", "1", {"not TOML"}},
         {"[engine\nworker_count = 1\n", "1", {"not TOML"}},
-        {"[quantization]\nformat = 4\n", "2", {"did you mean \"formats\""}},
-        {"[quantization.formats]\na = \"int5\"\n", "2", {"\"int8\" or \"int4\"", "\"int5\""}},
-        {"[quantization.formats]\na = \"int4  g64\"\n", "2", {"behind it"}},
-        {"[quantization.formats]\na = \"16 g64\"\n", "2", {"behind it"}},
-        {"[quantization.formats]\na = \"g64 int4\"\n", "2", {"behind it"}},
-        {"[quantization.formats]\na = 4\n", "2", {"a text", "the integer 4"}},
-        {"[quantization.formats]\n\"a..b\" = \"16\"\n", "2", {"in this pattern"}},
     };
     CHECK(all.size() >= 30);
     for (const wrong& one : all) {

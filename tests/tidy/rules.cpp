@@ -70,7 +70,11 @@ std::vector<std::string> allowed_folders(const source_file& source) {
     if (source.in(
             "backends")) // the plain kernels are a part of every backend that falls back to them
         return {"abi/include/", plugin_folder_of(source) + "/", "backends/plain/"};
-    if (source.in("plugins")) return {"abi/include/", plugin_folder_of(source) + "/"};
+    if (source.in("plugins")) { // what plugins of one kind share is a part of each of them
+        const std::string folder = plugin_folder_of(source);
+        const std::string kind = folder.substr(0, folder.rfind('/'));
+        return {"abi/include/", folder + "/", kind + "/common/"};
+    }
     return {};
 }
 

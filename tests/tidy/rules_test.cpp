@@ -106,8 +106,9 @@ TEST_CASE("includes against the arrows are found") {
     const std::vector<std::string> paths = {
         "abi/include/sluice/abi/backend.h", "abi/include/sluice/plugin/backend.hpp",
         "backends/onednn/pack.hpp",         "backends/plain/weight.hpp",
-        "backends/reference/pack.hpp",      "plugins/caches/memory/store.hpp",
-        "runtime/base/error.hpp",           "runtime/include/sluice/sluice.h"};
+        "backends/reference/pack.hpp",      "plugins/caches/common/keys.hpp",
+        "plugins/caches/memory/store.hpp",  "runtime/base/error.hpp",
+        "runtime/include/sluice/sluice.h"};
     const auto check = [&](const char* path, const char* include) {
         return check_includes(at(path, std::string("#include ") + include + "\n"), paths).size();
     };
@@ -129,5 +130,7 @@ TEST_CASE("includes against the arrows are found") {
     CHECK(check("backends/onednn/a.cpp", "\"../reference/pack.hpp\"") == 1);
     CHECK(check("backends/onednn/a.cpp", "<sluice/sluice.h>") == 1);
     CHECK(check("plugins/caches/memory/a.cpp", "\"store.hpp\"") == 0);
+    CHECK(check("plugins/caches/memory/a.cpp", "\"../common/keys.hpp\"") == 0);
+    CHECK(check("plugins/routers/moe/a.cpp", "\"../../caches/common/keys.hpp\"") == 1);
     CHECK(check("plugins/caches/memory/a.cpp", "\"plain/weight.hpp\"") == 1);
 }

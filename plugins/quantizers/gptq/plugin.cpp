@@ -1,6 +1,6 @@
 // GPTQ (Frantar et al. 2023): weights are rounded one input after another, and those that are left
 // make up for what the outputs lose.
-#include "common/module_bits.hpp"
+#include "../common/module_bits.hpp"
 #include "row_quantizer.hpp"
 #include "row_refiner.hpp"
 

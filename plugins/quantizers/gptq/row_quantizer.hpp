@@ -4,7 +4,7 @@
 
 #include "inverse_factor.hpp"
 
-#include "common/rounding.hpp"
+#include "../common/rounding.hpp"
 
 #include <cstdint>
 #include <span>

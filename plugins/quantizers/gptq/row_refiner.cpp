@@ -1,6 +1,6 @@
 #include "row_refiner.hpp"
 
-#include "common/half.hpp"
+#include "../common/half.hpp"
 
 #include <algorithm>
 #include <cmath>

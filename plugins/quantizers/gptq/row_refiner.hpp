@@ -1,7 +1,7 @@
 // Makes a quantized row better where it is: scales by least squares, then codes one after another.
 #pragma once
 
-#include "common/rounding.hpp"
+#include "../common/rounding.hpp"
 
 #include <cstdint>
 #include <span>

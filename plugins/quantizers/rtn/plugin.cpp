@@ -1,5 +1,5 @@
 // The quantizer that rounds to nearest: no calibration, seconds for a model.
-#include "common/module_bits.hpp"
+#include "../common/module_bits.hpp"
 
 namespace sluice::quantizers {
 namespace {
