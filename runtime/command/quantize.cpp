@@ -145,7 +145,8 @@ std::vector<std::vector<int32_t>> windows_of_tokens(const command_options& optio
 
 // Windows begin at line starts, where the tokenizer sees what it would see in the whole text.
 std::vector<std::vector<int32_t>> windows_of_text(const command_options& options,
-                                                  const std::filesystem::path& model) {
+                                                  const std::filesystem::path& model,
+                                                  uint32_t vocabulary_size) {
     const auto file = mapped_file::open(options.calibration);
     const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
                                 file->bytes().size());
@@ -160,6 +161,7 @@ std::vector<std::vector<int32_t>> windows_of_text(const command_options& options
         std::string_view piece = text.substr(begin == 0 ? 0 : begin + 1, bytes_max);
         if (begin + 1 + bytes_max < text.size()) piece = piece.substr(0, piece.rfind('\n') + 1);
         std::vector<int32_t> tokens = words->encode(piece, /*add_special_tokens=*/true);
+        check_tokens(options.calibration, tokens, vocabulary_size);
         if (tokens.size() > options.window) tokens.resize(options.window);
         if (!tokens.empty()) windows.push_back(std::move(tokens));
     }
@@ -171,11 +173,10 @@ std::vector<std::vector<int32_t>> calibration_windows(const command_options& opt
     if (options.calibration_tokens < options.window)
         fail(SLUICE_INVALID, "--calibration-tokens {} is less than one --window of {}",
              options.calibration_tokens, options.window);
-    const bool is_tokens = options.calibration.ends_with(".u16");
-    auto windows =
-        is_tokens
-            ? windows_of_tokens(options, load_model_config(model / "config.json").vocabulary_size)
-            : windows_of_text(options, model);
+    const uint32_t vocabulary_size = load_model_config(model / "config.json").vocabulary_size;
+    auto windows = options.calibration.ends_with(".u16")
+                       ? windows_of_tokens(options, vocabulary_size)
+                       : windows_of_text(options, model, vocabulary_size);
     if (windows.empty())
         fail(SLUICE_INVALID, "{}: expected text, or at least {} tokens, to calibrate with",
              options.calibration, options.window);

@@ -93,3 +93,53 @@ TEST_CASE("the same model is quantized to the same bytes, whatever the number of
           == read_file(folder.path() / "b/model.safetensors"));
     CHECK(read_file(folder.path() / "a/config.json") == read_file(folder.path() / "b/config.json"));
 }
+
+TEST_CASE("gptq calibrates with tokens, and says what each module learned from") {
+    const temporary_directory folder;
+    std::string tokens;
+    for (int i = 0; i < 700; ++i) {
+        tokens += char(i * 7 % 250);
+        tokens += char(i % 2);
+    }
+    folder.write("text.u16", tokens);
+    folder.write("mix.toml", "backend = \"reference\"\n[quantization.formats]\n"
+                             "\"model.layers.*.self_attn.**\" = \"int8 g32\"\n"
+                             "[settings.gptq]\ndamping = 0.02\n");
+    const auto target = (folder.path() / "out").string();
+    const std::vector<std::string> arguments{"quantize",
+                                             golden_model("qwen3_moe"),
+                                             "--quantizer",
+                                             "gptq",
+                                             "-o",
+                                             target,
+                                             "--calibration",
+                                             (folder.path() / "text.u16").string(),
+                                             "--window",
+                                             "64",
+                                             "--config",
+                                             (folder.path() / "mix.toml").string()};
+    check_refused(arguments, {"tokens of the calibration text came to this expert", "at least 64",
+                              "--expert-tokens-min"});
+    auto allowed = arguments;
+    allowed.insert(allowed.end(), {"--expert-tokens-min", "0"});
+    const auto result = sluice_command(allowed);
+    REQUIRE_MESSAGE(result.status == 0, result.errors);
+    for (const char* part : {"of rounding", "tokens min", "damping", "8 bits in groups of 32",
+                             "that 640 tokens gave it"})
+        CHECK_MESSAGE(result.output.find(part) != std::string::npos, part);
+    const auto report =
+        nlohmann::json::parse(read_file(folder.path() / "out/quantization_report.json"));
+    CHECK(report["calibration_tokens"] == 640);
+    for (const auto& module : report["modules"])
+        if (module["quantized"].get<bool>()) CHECK(module["damping"] == 0.02);
+
+    check_refused({"quantize", golden_model("llama"), "--quantizer", "gptq", "-o", target},
+                  {"wants statistics", "--calibration"});
+    const auto copy = folder.path() / "with_words";
+    fs::copy(golden_model("llama"), copy);
+    fs::copy(default_model() + "/tokenizer.json", copy);
+    folder.write("text.txt", "The quick brown fox jumps over the lazy dog.\n");
+    check_refused({"quantize", copy.string(), "--quantizer", "gptq", "-o", target, "--force",
+                   "--calibration", (folder.path() / "text.txt").string()},
+                  {"text.txt", "outside of the vocabulary of 512"});
+}
