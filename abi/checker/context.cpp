@@ -91,7 +91,7 @@ std::shared_ptr<plugin_instance> context::open(const configured_settings& settin
 }
 
 plugin_instance& context::plugin() {
-    if (plugin_ == nullptr) plugin_ = open();
+    if (plugin_ == nullptr) plugin_ = open(options_.settings);
     return *plugin_;
 }
 

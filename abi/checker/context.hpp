@@ -17,7 +17,8 @@ struct check_options {
     std::filesystem::path library; // absolute
     std::filesystem::path oracle;  // the reference backend's library; empty: none found
     uint64_t seed = 1;
-    uint32_t iterations = 10; // random cases for each check that draws them
+    uint32_t iterations = 10;     // random cases for each check that draws them
+    configured_settings settings; // of the instance that most checks share
 };
 
 // A library loaded by nothing but dlopen and its entry, for the checks of what a host relies on
@@ -70,7 +71,7 @@ class context {
     // An instance as the host makes it, with every check of the host.
     std::shared_ptr<plugin_instance> open(const configured_settings& settings = {},
                                           uint32_t worker_count = 2);
-    // The same instance each time, with the default settings.
+    // The same instance each time, with the settings of the options.
     plugin_instance& plugin();
     // The reference backend; skips the check where there is none.
     plugin_instance& oracle();

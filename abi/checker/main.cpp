@@ -17,6 +17,7 @@ struct arguments {
     std::string action = "check";
     std::filesystem::path oracle;
     std::string only;
+    std::vector<std::string> settings;
     uint64_t seed = 1;
     uint32_t iterations = 10;
     uint32_t timeout_s = 300;
@@ -44,6 +45,9 @@ void declare(CLI::App& app, arguments& given) {
     app.add_flag("--kind-tests", given.kind_tests,
                  "Run the checks of the plugin's kind only, not those of every library");
     app.add_option("--only", given.only, "Run only checks whose name contains this text");
+    app.add_option("--setting", given.settings,
+                   "NAME=TEXT: a text setting that the plugin is run with; may be repeated")
+        ->allow_extra_args(false);
     app.add_option("--oracle", given.oracle,
                    "The reference backend's library; default: reference.so beside the plugin, or "
                    "in ../lib/sluice/plugins from this program")
@@ -62,6 +66,18 @@ std::filesystem::path find_oracle(const arguments& given) {
         if (std::filesystem::exists(folder / "reference.so"))
             return std::filesystem::canonical(folder / "reference.so");
     return {};
+}
+
+configured_settings read_settings(const std::vector<std::string>& given) {
+    configured_settings settings;
+    settings.folder = std::filesystem::current_path();
+    for (const auto& each : given) {
+        const size_t equals = each.find('=');
+        if (equals == std::string::npos)
+            fail(SLUICE_INVALID, "--setting: expected NAME=TEXT, found {}", each);
+        settings.values[each.substr(0, equals)].value = each.substr(equals + 1);
+    }
+    return settings;
 }
 
 // The checks that apply. The kind is asked in a process of its own where checks are isolated: the
@@ -112,7 +128,8 @@ int run(arguments given) {
         std::cout << manifest_text_of_file(given.library);
         return 0;
     }
-    const check_options options{given.library, find_oracle(given), given.seed, given.iterations};
+    const check_options options{given.library, find_oracle(given), given.seed, given.iterations,
+                                read_settings(given.settings)};
     if (given.action == "perf") {
         context with(options);
         std::cout << performance_report(with, given.json);

@@ -65,10 +65,16 @@ speeds measure(const plugin::host& host, const kernels::kernel_set& set,
 } // namespace
 
 kernel_choice choose_kernels(const plugin::host& host, kernels::instruction_set set,
-                             std::string_view matmul) {
+                             std::string_view matmul, std::string_view activations) {
     kernel_choice choice{kernels::kernel_set(std::min(set, kernels::instruction_set::avx512)),
                          kernels::kernel_set(kernels::preferred_bfloat16_set(set)),
-                         kernels::row_kernels_of(set), nullptr, ""};
+                         kernels::row_kernels_of(set),
+                         nullptr,
+                         "",
+                         kernels::integer_kernel_set(set)};
+    const bool has_vectors = set >= kernels::instruction_set::avx2;
+    choice.quantizes_float32 = activations == "int8";
+    choice.quantizes_bfloat16 = activations == "int8" || (activations == "auto" && has_vectors);
     if (matmul == "own") return choice;
     auto library = std::make_shared<library_products>();
     if (matmul == "onednn") {

@@ -45,6 +45,10 @@ class onednn_backend final : public plugin::host_backend {
                           "what multiplies bfloat16 matrices: our kernels, oneDNN's, or the "
                           "faster as measured at the start",
                           "auto", {"auto", "own", "onednn"})
+                    .text("activations",
+                          "what int8 and int4 weights are multiplied by: rows as they are, rows "
+                          "rounded to int8 (integer dot products), or int8 in bfloat16 steps",
+                          "auto", {"auto", "float", "int8"})
                     .boolean("profile", "take the time of each operation", false),
             .extensions = {SLUICE_BACKEND_EXTENSION},
         };
@@ -57,7 +61,8 @@ class onednn_backend final : public plugin::host_backend {
 
     onednn_backend(plugin::host host, const plugin::settings& settings)
         : host_backend(host), set_(choose_set(settings.text("instruction_set"))),
-          kernels_(onednn::choose_kernels(host, set_, settings.text("matmul"))),
+          kernels_(onednn::choose_kernels(host, set_, settings.text("matmul"),
+                                          settings.text("activations"))),
           takes_profile_(settings.boolean("profile")) {}
 
     void properties(sluice_backend_properties& found) const override {
@@ -73,6 +78,12 @@ class onednn_backend final : public plugin::host_backend {
         auto verdict = onednn::claim(program, which);
         if (verdict.multiplies) remark = kernels_.why;
         return verdict.kernel;
+    }
+
+    uint32_t activation_bits(const sluice_program& program,
+                             const plugin::operation& which) const override {
+        const auto value = [&](uint32_t number) { return plugin::read_value(program, number); };
+        return onednn::rounds_rows(which, value, kernels_) ? 8 : 0;
     }
 
     uint64_t weight_size(const sluice_weight_source& source, uint32_t roles) const override {

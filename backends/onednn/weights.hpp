@@ -31,7 +31,11 @@ struct packed_weight final : sluice_weight {
     std::string describe() const override;
 };
 
-// How a source is packed, without reading its data.
+// Whether int8 and int4 codes of that format can stay codes: groups along k in order, even.
+bool keeps_codes(const sluice_weight_format& format);
+
+// How a source is packed, without reading its data. Zero points that turn out to be all in the
+// middle are not kept, so the weight may take fewer bytes.
 struct packing {
     kernels::packed_layout layout;
     bool is_packed = false;     // otherwise only decoded

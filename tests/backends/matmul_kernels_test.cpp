@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "bfloat16.hpp"
+#include "float16.hpp"
 #include "matmul.hpp"
 #include "measure.hpp"
 
@@ -74,27 +75,31 @@ weights make_float_weights(std::mt19937& random, weight_storage storage, std::in
 }
 
 weights make_quantized_weights(std::mt19937& random, weight_storage storage, std::int64_t n,
-                               std::int64_t k, std::int64_t group_size, bool zero_points) {
+                               std::int64_t k, std::int64_t group_size, bool zero_points,
+                               scale_type scales = scale_type::float32, float scale_min = 0.01f,
+                               float scale_max = 0.02f) {
     weights w;
-    w.layout = make_packed_layout(storage, n, k, group_size, zero_points);
+    w.layout = make_packed_layout(storage, n, k, group_size, zero_points, scales);
     w.values.resize(static_cast<std::size_t>(n * k));
     w.packed = make_buffer(w.layout.total_bytes);
     const bool four = storage == weight_storage::int4;
-    std::uniform_int_distribution<int> code(four ? 0 : -128, four ? 15 : 127);
-    std::uniform_int_distribution<int> zero(four ? 0 : -128, four ? 16 : 128);
-    std::uniform_real_distribution<float> scale(0.01f, 0.02f);
-    const auto read_row = [&](std::int64_t row, std::int8_t* codes, float* scales,
+    std::uniform_int_distribution<int> code(0, four ? 15 : 255);
+    std::uniform_int_distribution<int> zero(0, four ? 16 : 256);
+    std::uniform_real_distribution<float> scale(scale_min, scale_max);
+    const auto read_row = [&](std::int64_t row, std::uint8_t* codes, float* row_scales,
                               std::int16_t* zeros) {
         CHECK((zeros != nullptr) == zero_points);
         for (std::int64_t g = 0; g < w.layout.group_count; ++g) {
-            scales[g] = scale(random);
+            row_scales[g] = scale(random);
+            if (scales == scale_type::float16)
+                row_scales[g] = float_from_float16(float16_from_float(row_scales[g]));
             if (zero_points) zeros[g] = static_cast<std::int16_t>(zero(random));
         }
         for (std::int64_t i = 0; i < k; ++i) {
-            codes[i] = static_cast<std::int8_t>(code(random));
-            const int z = zero_points ? zeros[i / group_size] : (four ? 8 : 0);
+            codes[i] = static_cast<std::uint8_t>(code(random));
+            const int z = zero_points ? zeros[i / w.layout.group_size] : (four ? 8 : 128);
             w.values[static_cast<std::size_t>(row * k + i)] =
-                static_cast<float>(codes[i] - z) * scales[i / group_size];
+                static_cast<float>(codes[i] - z) * row_scales[i / w.layout.group_size];
         }
     };
     pack_quantized_blocks(w.layout, read_row, 0, w.layout.block_count, w.packed.get());
@@ -156,6 +161,7 @@ struct weight_case {
     weight_storage storage;
     std::int64_t group_size;
     bool zero_points;
+    scale_type scales = scale_type::float32;
 };
 
 const weight_case weight_cases[] = {
@@ -165,11 +171,12 @@ const weight_case weight_cases[] = {
     {"int8 with zero points", weight_storage::int8, 32, true},
     {"int4", weight_storage::int4, 64, false},
     {"int4 with zero points", weight_storage::int4, 6, true},
+    {"int4 with float16 scales", weight_storage::int4, 128, false, scale_type::float16},
 };
 
 weights make_weights(std::mt19937& random, const weight_case& c, std::int64_t n, std::int64_t k) {
     if (c.group_size == 0) return make_float_weights(random, c.storage, n, k);
-    return make_quantized_weights(random, c.storage, n, k, c.group_size, c.zero_points);
+    return make_quantized_weights(random, c.storage, n, k, c.group_size, c.zero_points, c.scales);
 }
 
 constexpr double tolerance = 1e-6;
@@ -185,6 +192,26 @@ TEST_CASE("bfloat16 rounds to nearest even and keeps special values") {
     CHECK(bfloat16_from_float(std::numeric_limits<float>::max()) == 0x7f80);
     CHECK(std::isnan(float_from_bfloat16(
         bfloat16_from_float(std::bit_cast<float>(0x7f800001u))))); // NaN only in the low bits
+}
+
+TEST_CASE("float16 rounds to nearest even and reads back") {
+    for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+        const float value = float_from_float16(static_cast<std::uint16_t>(bits));
+        if (std::isnan(value)) {
+            CHECK((bits & 0x7fffu) > 0x7c00u);
+            CHECK(std::isnan(float_from_float16(float16_from_float(value))));
+            continue;
+        }
+        REQUIRE(float16_from_float(value) == bits);
+    }
+    CHECK(float_from_float16(0x3c00) == 1.0f);
+    CHECK(float_from_float16(0x0001) == 0x1p-24f);
+    CHECK(float16_from_float(1.0f + 0x1p-11f) == 0x3c00); // tie to even
+    CHECK(float16_from_float(1.0f + 0x3p-11f) == 0x3c02);
+    CHECK(float16_from_float(0x1p-25f) == 0x0000);
+    CHECK(float16_from_float(0x3p-25f) == 0x0002);
+    CHECK(float16_from_float(65519.0f) == 0x7bff);
+    CHECK(float16_from_float(65520.0f) == 0x7c00);
 }
 
 TEST_CASE("instruction sets have names and can be limited") {

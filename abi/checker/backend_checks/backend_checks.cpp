@@ -10,6 +10,8 @@
 #include "program/decompose.hpp"
 #include "program/operation_table.hpp"
 
+#include <algorithm>
+
 namespace sluice::checker {
 
 bool has_activations(plugin_instance& plugin, sluice_element_type type) {
@@ -28,16 +30,24 @@ operation_case draw_case(context& with, const generator& of, const case_kind& ki
 
 namespace {
 
+// What decides how far two runs may be apart.
+struct compared {
+    uint32_t operation;
+    sluice_element_type activations;
+    uint32_t activation_bits;
+};
+
 // Compares the outputs of all steps. `what` names the two sides.
-void compare_runs(const std::string& what, const operation_case& given, uint32_t operation,
-                  sluice_element_type activations, const std::vector<step_outputs>& expected,
+void compare_runs(const std::string& what, const operation_case& given, const compared& by,
+                  const std::vector<step_outputs>& expected,
                   const std::vector<step_outputs>& found) {
     for (size_t step = 0; step < found.size(); ++step)
         for (size_t output = 0; output < found[step].size(); ++output) {
             const program_value& value = given.made.value(given.made.outputs()[output]);
-            compare(fmt::format("{}, step {}, output {}", what, step, value.name),
-                    expected[step][output], found[step][output],
-                    tolerance_of(operation, activations, value.element_type));
+            compare(
+                fmt::format("{}, step {}, output {}", what, step, value.name),
+                expected[step][output], found[step][output],
+                tolerance_of(by.operation, by.activations, value.element_type, by.activation_bits));
         }
 }
 
@@ -57,15 +67,15 @@ bool refuses_composite(plugin_instance& plugin, const operation_case& given, con
 }
 
 // Against the formula itself, where it is short enough to be written down.
-void check_formula(const std::string& label, const operation_case& given, const generator& of,
-                   const case_kind& kind, const std::vector<step_outputs>& found) {
+void check_formula(const std::string& label, const operation_case& given, const compared& by,
+                   const std::vector<step_outputs>& found) {
     std::vector<step_outputs> expected;
     for (const auto& step : given.steps) {
         auto outputs = direct_outputs(given, step);
         if (!outputs) return;
         expected.push_back(std::move(*outputs));
     }
-    compare_runs(label + " against the formula", given, of.kind, kind.type, expected, found);
+    compare_runs(label + " against the formula", given, by, expected, found);
 }
 
 // One case: the plugin against the formula and the reference; a composite also against its own
@@ -79,13 +89,15 @@ bool check_case(context& with, const generator& of, const case_kind& kind, uint3
         // Its primitives still have to say what the composite means.
         if (!why_not_decomposable(given.made.operations().back())) {
             const operation_case primitive = with_program(given, decompose(given.made));
-            check_formula(label + " decomposed", given, of, kind,
+            check_formula(label + " decomposed", given,
+                          {of.kind, kind.type, activation_bits(with.plugin(), primitive.made)},
                           run_case(with.plugin(), primitive));
         }
         return false;
     }
     const auto found = run_case(with.plugin(), given);
-    check_formula(label, given, of, kind, found);
+    compared by{of.kind, kind.type, activation_bits(with.plugin(), given.made)};
+    check_formula(label, given, by, found);
     std::optional<program> expanded;
     try {
         expanded = decompose(given.made);
@@ -96,11 +108,12 @@ bool check_case(context& with, const generator& of, const case_kind& kind, uint3
     }
     const operation_case primitive = with_program(given, *expanded);
     const auto expected = run_case(with.oracle(), with_plain_weights(primitive));
-    compare_runs(label + " against the reference", given, of.kind, kind.type, expected, found);
+    compare_runs(label + " against the reference", given, by, expected, found);
     if (composite) {
         const auto by_parts = run_case(with.plugin(), primitive);
-        compare_runs(label + " against its decomposition", given, of.kind, kind.type, by_parts,
-                     found);
+        by.activation_bits =
+            std::max(by.activation_bits, activation_bits(with.plugin(), primitive.made));
+        compare_runs(label + " against its decomposition", given, by, by_parts, found);
     }
     return true;
 }

@@ -1,5 +1,7 @@
 #include "runner.hpp"
 
+#include "report.hpp"
+
 #include "base/element_type.hpp"
 #include "base/error.hpp"
 
@@ -191,11 +193,31 @@ extent_sizes bound_extents(const operation_case& given) {
     return largest;
 }
 
+namespace {
+
+sluice_claim ask_claim(plugin_instance& backend, const program& of, uint32_t operation) {
+    auto claim = SLUICE_INIT(sluice_claim);
+    plugin_call call = backend.call("claim");
+    call = backend.backend().claim(backend.handle(), of.view(), operation, &claim, call.error());
+    return claim;
+}
+
+} // namespace
+
+uint32_t activation_bits(plugin_instance& backend, const program& of) {
+    uint32_t fewest = 0;
+    for (uint32_t i = 0; i < of.operations().size(); ++i) {
+        const uint32_t bits = ask_claim(backend, of, i).activation_bits;
+        if (bits != 0 && (fewest == 0 || bits < fewest)) fewest = bits;
+    }
+    require(fewest == 0 || fewest == 8,
+            "a claim says that activations are rounded to {} bits; known are 0 and 8", fewest);
+    return fewest;
+}
+
 std::optional<refusal> first_refusal(plugin_instance& backend, const program& of) {
     for (uint32_t i = 0; i < of.operations().size(); ++i) {
-        auto claim = SLUICE_INIT(sluice_claim);
-        plugin_call call = backend.call("claim");
-        call = backend.backend().claim(backend.handle(), of.view(), i, &claim, call.error());
+        const sluice_claim claim = ask_claim(backend, of, i);
         if (claim.accepted == 0)
             return refusal{i, text_of_array(claim.reason, sizeof claim.reason)};
         if (text_of_array(claim.kernel, sizeof claim.kernel).empty())

@@ -63,6 +63,8 @@ struct refusal {
     std::string reason;
 };
 std::optional<refusal> first_refusal(plugin_instance& backend, const program& of);
+// The fewest activation_bits that it claims any operation with; 0 where all keep their type.
+uint32_t activation_bits(plugin_instance& backend, const program& of);
 
 // Objects of a backend, destroyed in the reverse order of their making.
 class backend_objects {

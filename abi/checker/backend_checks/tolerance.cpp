@@ -88,10 +88,20 @@ tolerance float32_tolerance(numerics of) {
     }
 }
 
-} // namespace
+// What rounding rows to 8-bit codes adds. A run's step is its largest magnitude / 127, which for 64
+// normal numbers is at most about 4 / 127 of their size; an element is off by up to half a step,
+// evenly, so by 4 / 127 / sqrt(12) = 0.0091 of its size, and a sum of many such terms by as much of
+// its own size: five deviations are 0.046.
+// A composite rounds twice. Gate and up bring 0.0091 each, which the activation may double: 0.026.
+// Products have long tails, but no number of 64 is above 8 times their size: 0.018. Together 0.032,
+// and five deviations are 0.16.
+float rounding_of_rows(numerics of) {
+    if (of == numerics::sum) return 0.046F;
+    return of == numerics::composite ? 0.16F : 0.0F;
+}
 
-tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_element_type output) {
-    const numerics of = numerics_of(kind);
+tolerance exact_rows_tolerance(numerics of, sluice_element_type activations,
+                               sluice_element_type output) {
     const tolerance exact = float32_tolerance(of);
     if (of == numerics::exact) return exact;
     if (of == numerics::logarithm) return exact; // of logits that are the same in every type
@@ -110,6 +120,16 @@ tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_el
     default:
         return {exact.absolute, (wide_output ? 0 : unit) + exact.relative};
     }
+}
+
+} // namespace
+
+tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_element_type output,
+                       uint32_t activation_bits) {
+    const numerics of = numerics_of(kind);
+    tolerance allowed = exact_rows_tolerance(of, activations, output);
+    if (activation_bits != 0) allowed.absolute += rounding_of_rows(of);
+    return allowed;
 }
 
 namespace {

@@ -17,8 +17,9 @@ struct tolerance {
 };
 
 // Of an operation (SLUICE_OP_*) in a program whose activations have the type, for an output of
-// another type or the same.
-tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_element_type output);
+// another type or the same. activation_bits: what the backend claims it with (sluice_claim).
+tolerance tolerance_of(uint32_t kind, sluice_element_type activations, sluice_element_type output,
+                       uint32_t activation_bits = 0);
 
 // Throws check_failure naming the place where two tensors differ most, if by too much. Whole
 // numbers and truth values must be equal; what is not finite must be the same.

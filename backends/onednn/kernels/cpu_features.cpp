@@ -32,7 +32,7 @@ cpu_features detect_cpu_features() {
     std::uint32_t c = 0;
     std::uint32_t d = 0;
     if (__get_cpuid(1, &a, &b, &c, &d) == 0 || !bit(c, 27)) return features;
-    const bool fma = bit(c, 12);
+    const bool fma = bit(c, 12) && bit(c, 29); // with conversions of float16
     const std::uint64_t states = enabled_states();
     const bool ymm_saved = (states & 0x06) == 0x06;
     const bool zmm_saved = (states & 0xe6) == 0xe6;

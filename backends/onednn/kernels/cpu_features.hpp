@@ -9,13 +9,13 @@ namespace sluice::kernels {
 // In rising order: each set implies all before it.
 enum class instruction_set {
     plain,       // portable C++, always there
-    avx2,        // AVX2 and FMA
+    avx2,        // AVX2, FMA and F16C
     avx512,      // AVX-512 F, BW, VL and DQ
     avx512_bf16, // avx512 with vdpbf16ps: products of bfloat16 pairs, bfloat16 activations
 };
 
 struct cpu_features {
-    bool avx2 = false; // with FMA
+    bool avx2 = false; // with FMA and F16C
     bool avx512 = false;
     bool avx512_bf16 = false;
     bool avx512_vnni = false;

@@ -45,14 +45,6 @@ const tile_kernels* kernels_of(instruction_set set) {
 
 std::size_t index_of(weight_storage storage) { return static_cast<std::size_t>(storage); }
 
-template <class Arguments>
-void set_groups(Arguments& a, const packed_layout& layout, const std::byte* block) {
-    a.group_size = layout.group_size;
-    a.zero_points = layout.zero_points;
-    a.scales = block + layout.scales_offset;
-    a.zeros = block + layout.zeros_offset;
-}
-
 // A whole product as multiply_panel needs it.
 struct product {
     const packed_matrix_view& weights;
@@ -78,16 +70,15 @@ struct product_part {
     std::int64_t block_next; // comes in from memory meanwhile
 };
 
-// Bytes that hold the part's k in a block, as an offset and a size. Scales and zero points, few and
-// far away, are left to the hardware.
+// Bytes that hold the part's k in a block, as an offset and a size; near enough where groups lie
+// between. Zero points, few and far away, are left to the hardware.
 struct byte_range {
     std::int64_t begin;
     std::int64_t size;
 };
 
 byte_range bytes_of_k(const packed_layout& layout, std::int64_t k, std::int64_t k_count) {
-    const std::int64_t bytes =
-        layout.scales_offset != 0 ? layout.scales_offset : layout.block_bytes;
+    const std::int64_t bytes = layout.zeros_offset != 0 ? layout.zeros_offset : layout.block_bytes;
     return {bytes / layout.k_padded * k, bytes * k_count / layout.k_padded};
 }
 
@@ -108,7 +99,7 @@ void multiply_part(const product& p, const product_part& part) {
         w.k_begin = part.k;
         w.k_count = part.k_count;
         w.panel = a.panel;
-        set_groups(w, layout, block);
+        w.layout = &layout;
         p.widen(w);
         a.block = p.scratch;
     }
@@ -192,7 +183,7 @@ void kernel_set::multiply_direct(const packed_matrix_view& weights, const packed
     a.accumulate = accumulate;
     for (std::int64_t block = block_begin; block < block_end; ++block) {
         a.block = weights.block(block);
-        set_groups(a, layout, a.block);
+        a.layout = &layout;
         a.output = output + block * block_width;
         a.columns = std::min(block_width, layout.n - block * block_width);
         a.prefetch = a.block + prefetch_distance;

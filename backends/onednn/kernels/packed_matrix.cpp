@@ -1,6 +1,7 @@
 #include "packed_matrix.hpp"
 
 #include "bfloat16.hpp"
+#include "float16.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -28,19 +29,21 @@ bool is_quantized(weight_storage storage) {
     return storage == weight_storage::int8 || storage == weight_storage::int4;
 }
 
-// Bytes of the values or codes of one block for two neighbours in k.
-std::int64_t pair_bytes(weight_storage storage) {
-    switch (storage) {
-    case weight_storage::float32:
-        return 2 * block_width * 4;
-    case weight_storage::bfloat16:
-        return 2 * block_width * 2;
-    case weight_storage::int8:
-        return 2 * block_width;
-    case weight_storage::int4:
-        return block_width;
-    }
-    return 0;
+// Bytes of the codes of a block for `k` neighbours in one group.
+std::int64_t code_bytes(weight_storage storage, std::int64_t k) {
+    return round_up(k, stored_k_unit) * block_width / (storage == weight_storage::int4 ? 2 : 1);
+}
+
+// Where in a group's codes the one of its i-th k lies, and how far up in its byte.
+struct code_place {
+    std::int64_t offset;
+    int shift;
+};
+
+code_place place_of(weight_storage storage, std::int64_t i, std::int64_t column) {
+    const std::int64_t in_register = column * 4 + i % 4;
+    if (storage == weight_storage::int8) return {i / 4 * (block_width * 4) + in_register, 0};
+    return {i / 8 * (block_width * 4) + in_register, static_cast<int>(i % 8 / 4 * 4)};
 }
 
 // Rows of one block, values[row_count][row_stride], go to block[k][32] or block[K/2][32][2]. Tiles
@@ -118,7 +121,7 @@ void require_range(const packed_layout& layout, bool quantized, std::int64_t blo
 } // namespace
 
 packed_layout make_packed_layout(weight_storage storage, std::int64_t n, std::int64_t k,
-                                 std::int64_t group_size, bool zero_points) {
+                                 std::int64_t group_size, bool zero_points, scale_type scales) {
     if (n < 1 || k < 1) {
         throw std::invalid_argument("packed matrix: expected dimensions of at least 1, found "
                                     + std::to_string(n) + " x " + std::to_string(k));
@@ -128,9 +131,9 @@ packed_layout make_packed_layout(weight_storage storage, std::int64_t n, std::in
     layout.n = n;
     layout.k = k;
     layout.block_count = n / block_width + (n % block_width != 0);
-    multiply_checked(k, 16);
+    multiply_checked(k, 64);
     layout.k_padded = round_up(k, 2);
-    std::int64_t bytes = multiply_checked(layout.k_padded / 2, pair_bytes(storage));
+    std::int64_t bytes = 0;
     if (is_quantized(storage)) {
         if (group_size < 2 || group_size % 2 != 0) {
             throw std::invalid_argument("packed matrix: expected an even group size of at least 2, "
@@ -138,14 +141,19 @@ packed_layout make_packed_layout(weight_storage storage, std::int64_t n, std::in
                                         + std::to_string(group_size));
         }
         layout.zero_points = zero_points;
-        layout.group_size = group_size;
-        layout.group_count = k / group_size + (k % group_size != 0);
-        layout.scales_offset = round_up(bytes, packed_alignment);
-        bytes = layout.scales_offset + multiply_checked(layout.group_count, block_width * 4);
-        layout.zeros_offset = round_up(bytes, packed_alignment);
-        if (zero_points) {
-            bytes = layout.zeros_offset + multiply_checked(layout.group_count, block_width * 2);
-        }
+        layout.group_size = std::min(group_size, layout.k_padded);
+        layout.group_count = k / layout.group_size + (k % layout.group_size != 0);
+        layout.scales = scales;
+        layout.scale_bytes = block_width * (scales == scale_type::float16 ? 2 : 4);
+        layout.group_bytes =
+            layout.scale_bytes + multiply_checked(code_bytes(storage, layout.group_size), 1);
+        layout.zeros_offset = multiply_checked(layout.group_count - 1, layout.group_bytes)
+                              + layout.scale_bytes
+                              + code_bytes(storage, layout.group_k(layout.group_count - 1));
+        bytes = layout.zeros_offset + (zero_points ? layout.group_count * block_width * 2 : 0);
+    } else {
+        bytes = multiply_checked(layout.k_padded,
+                                 block_width * (storage == weight_storage::float32 ? 4 : 2));
     }
     layout.block_bytes = round_up(bytes, packed_alignment);
     layout.total_bytes = multiply_checked(layout.block_count, layout.block_bytes);
@@ -185,69 +193,93 @@ void pack_blocks(const packed_layout& layout, const float_row_reader& read_row,
     }
 }
 
+namespace {
+
+// One row of W becomes column `column` of a block.
+void pack_quantized_column(const packed_layout& layout, const std::uint8_t* codes,
+                           const float* scales, const std::int16_t* zeros, std::int64_t column,
+                           std::byte* block) {
+    auto* out_zeros = reinterpret_cast<std::int16_t*>(block + layout.zeros_offset);
+    for (std::int64_t group = 0; group < layout.group_count; ++group) {
+        std::byte* at = block + group * layout.group_bytes;
+        if (layout.scales == scale_type::float16)
+            reinterpret_cast<std::uint16_t*>(at)[column] = float16_from_float(scales[group]);
+        else
+            reinterpret_cast<float*>(at)[column] = scales[group];
+        if (zeros != nullptr) out_zeros[group * block_width + column] = zeros[group];
+        auto* out = reinterpret_cast<std::uint8_t*>(at + layout.scale_bytes);
+        const std::uint8_t* from = codes + group * layout.group_size;
+        const std::int64_t count = layout.group_k(group);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const code_place place = place_of(layout.storage, i, column);
+            out[place.offset] |= static_cast<std::uint8_t>(from[i] << place.shift);
+        }
+    }
+}
+
+} // namespace
+
 void pack_quantized_blocks(const packed_layout& layout, const quantized_row_reader& read_row,
                            std::int64_t block_begin, std::int64_t block_end,
                            std::byte* destination) {
     require_range(layout, true, block_begin, block_end);
-    std::vector<std::int8_t> codes(static_cast<std::size_t>(layout.k));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(layout.k));
     std::vector<float> scales(static_cast<std::size_t>(layout.group_count));
     std::vector<std::int16_t> zeros(layout.zero_points ? scales.size() : 0);
+    std::int16_t* const row_zeros = layout.zero_points ? zeros.data() : nullptr;
     for (std::int64_t index = block_begin; index < block_end; ++index) {
         std::byte* block = destination + index * layout.block_bytes;
         std::memset(block, 0, static_cast<std::size_t>(layout.block_bytes));
-        auto* out_codes = reinterpret_cast<std::uint8_t*>(block);
-        auto* out_scales = reinterpret_cast<float*>(block + layout.scales_offset);
-        auto* out_zeros = reinterpret_cast<std::int16_t*>(block + layout.zeros_offset);
         const std::int64_t n = index * block_width;
         const std::int64_t row_count = std::min(block_width, layout.n - n);
         for (std::int64_t column = 0; column < row_count; ++column) {
-            read_row(n + column, codes.data(), scales.data(),
-                     layout.zero_points ? zeros.data() : nullptr);
-            for (std::int64_t k = 0; k < layout.k; ++k) {
-                const auto code = static_cast<std::uint8_t>(codes[static_cast<std::size_t>(k)]);
-                if (layout.storage == weight_storage::int8) {
-                    out_codes[k * block_width + column] = code;
-                } else {
-                    out_codes[k / 2 * block_width + column] |=
-                        static_cast<std::uint8_t>((code & 0x0fu) << (k % 2 * 4));
-                }
-            }
-            for (std::int64_t group = 0; group < layout.group_count; ++group) {
-                const auto at = static_cast<std::size_t>(group);
-                out_scales[group * block_width + column] = scales[at];
-                if (layout.zero_points) out_zeros[group * block_width + column] = zeros[at];
-            }
+            read_row(n + column, codes.data(), scales.data(), row_zeros);
+            pack_quantized_column(layout, codes.data(), scales.data(), row_zeros, column, block);
         }
     }
 }
+
+namespace {
+
+void unpack_quantized_row(const packed_layout& layout, const std::byte* block, std::int64_t column,
+                          float* out) {
+    const auto* zeros = reinterpret_cast<const std::int16_t*>(block + layout.zeros_offset);
+    const bool four = layout.storage == weight_storage::int4;
+    for (std::int64_t group = 0; group < layout.group_count; ++group) {
+        const std::byte* at = block + group * layout.group_bytes;
+        const float scale =
+            layout.scales == scale_type::float16
+                ? float_from_float16(reinterpret_cast<const std::uint16_t*>(at)[column])
+                : reinterpret_cast<const float*>(at)[column];
+        const int middle = four ? 8 : 128;
+        const int zero = layout.zero_points ? zeros[group * block_width + column] : middle;
+        const std::byte* codes = at + layout.scale_bytes;
+        const std::int64_t count = layout.group_k(group);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const code_place place = place_of(layout.storage, i, column);
+            const int code = std::to_integer<int>(codes[place.offset]) >> place.shift;
+            *out++ = static_cast<float>((four ? code & 0x0f : code) - zero) * scale;
+        }
+    }
+}
+
+} // namespace
 
 void unpack_row(const packed_matrix_view& matrix, std::int64_t n, float* out) {
     const packed_layout& layout = matrix.layout;
     const std::byte* block = matrix.block(n / block_width);
     const std::int64_t column = n % block_width;
-    const auto* scales = reinterpret_cast<const float*>(block + layout.scales_offset);
-    const auto* zeros = reinterpret_cast<const std::int16_t*>(block + layout.zeros_offset);
+    if (is_quantized(layout.storage)) {
+        unpack_quantized_row(layout, block, column, out);
+        return;
+    }
     for (std::int64_t k = 0; k < layout.k; ++k) {
-        int code = 0;
-        switch (layout.storage) {
-        case weight_storage::float32:
+        if (layout.storage == weight_storage::float32) {
             out[k] = reinterpret_cast<const float*>(block)[k * block_width + column];
-            continue;
-        case weight_storage::bfloat16:
+        } else {
             out[k] = float_from_bfloat16(reinterpret_cast<const std::uint16_t*>(
                 block)[(k / 2 * block_width + column) * 2 + k % 2]);
-            continue;
-        case weight_storage::int8:
-            code = reinterpret_cast<const std::int8_t*>(block)[k * block_width + column];
-            break;
-        case weight_storage::int4:
-            code = std::to_integer<int>(block[k / 2 * block_width + column]) >> (k % 2 * 4) & 0x0f;
-            break;
         }
-        const std::int64_t at = k / layout.group_size * block_width + column;
-        const int zero_default = layout.storage == weight_storage::int4 ? 8 : 0;
-        const int zero = layout.zero_points ? zeros[at] : zero_default;
-        out[k] = static_cast<float>(code - zero) * scales[at];
     }
 }
 

@@ -4,6 +4,11 @@
 // height. A tile is [padded K][height] float32, so that the kernel reads it as one stream and one
 // multiplication reads neighbours. Kernels of the set avx512_bf16 with bfloat16 weights read
 // [padded K / 2][height][2] bfloat16 instead. A row's result does not depend on the tile it is in.
+//
+// For int8 and int4 weights rows can be quantized as well (integer_matmul.hpp). A row then is a
+// sequence of 32-bit words: K is cut into runs of at most 64 within the weight's groups, and each
+// run is its scale (float32), the sum of its codes negated (int32), and its codes (int8, symmetric,
+// -127..127), filled with zeros to a multiple of 8. A tile is [words][height] of these.
 #pragma once
 
 #include "packed_matrix.hpp"
@@ -20,6 +25,7 @@ struct packed_rows_layout {
     std::int64_t k_padded = 0;
     std::int64_t tile_count = 0;
     std::int64_t total_bytes = 0;
+    std::int64_t words = 0; // of a quantized row; 0: rows of `element`
 
     std::int64_t tile_begin(std::int64_t tile) const { // first row of the tile
         const std::int64_t longer = m % tile_count;
@@ -28,7 +34,9 @@ struct packed_rows_layout {
     std::int64_t tile_height(std::int64_t tile) const {
         return m / tile_count + (tile < m % tile_count ? 1 : 0);
     }
-    std::int64_t row_bytes() const { return k_padded * (element == float_type::float32 ? 4 : 2); }
+    std::int64_t row_bytes() const {
+        return words != 0 ? words * 4 : k_padded * (element == float_type::float32 ? 4 : 2);
+    }
 };
 
 // m >= 0, k >= 1; height_max is that of the kernel set.

@@ -16,11 +16,8 @@ struct tile_arguments {
     const void* rows = nullptr;       // a tile of packed rows from the first k on
     const std::byte* block = nullptr; // a block of weights from its begin, or a panel [k][32] f32
     std::int64_t k_count = 0;         // even
-    std::int64_t group_size = 0;      // quantized only
-    bool zero_points = false;
-    const std::byte* scales = nullptr;
-    const std::byte* zeros = nullptr;
-    float* output = nullptr; // [height, 32], of which `columns` are there
+    const packed_layout* layout = nullptr; // quantized only: how the groups of the block lie
+    float* output = nullptr;               // [height, 32], of which `columns` are there
     std::int64_t output_row_stride = 0;
     std::int64_t columns = 0;
     bool accumulate = false;             // start from the output instead of zero
@@ -34,13 +31,10 @@ using tile_function = void (*)(const tile_arguments&);
 
 struct widen_arguments {
     const std::byte* block = nullptr;
-    std::int64_t k_begin = 0; // even
-    std::int64_t k_count = 0; // even
-    std::int64_t group_size = 0;
-    bool zero_points = false;
-    const std::byte* scales = nullptr;
-    const std::byte* zeros = nullptr;
-    float* panel = nullptr; // [k_count][32]
+    std::int64_t k_begin = 0;              // even
+    std::int64_t k_count = 0;              // even
+    const packed_layout* layout = nullptr; // quantized only
+    float* panel = nullptr;                // [k_count][32]
 };
 
 using widen_function = void (*)(const widen_arguments&);

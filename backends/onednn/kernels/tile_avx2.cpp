@@ -26,22 +26,16 @@ struct vector_avx2 {
         return _mm256_castsi256_ps(
             _mm256_and_si256(pairs(from), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
     }
-    static __m128i bytes(const std::byte* from) {
-        return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-    }
-    static type load_int8(const std::byte* from) {
-        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes(from)));
-    }
     static type load_int16(const std::byte* from) {
         return _mm256_cvtepi32_ps(
             _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
     }
-    static type nibble_low(const std::byte* from) {
-        return _mm256_cvtepi32_ps(
-            _mm256_and_si256(_mm256_cvtepu8_epi32(bytes(from)), _mm256_set1_epi32(0x0f)));
+    static type load_float16(const std::byte* from) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
     }
-    static type nibble_high(const std::byte* from) {
-        return _mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_cvtepu8_epi32(bytes(from)), 4));
+    static type bits(const std::byte* from, int shift, int mask) {
+        const __m256i moved = _mm256_srl_epi32(pairs(from), _mm_cvtsi32_si128(shift));
+        return _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(mask)));
     }
 };
 

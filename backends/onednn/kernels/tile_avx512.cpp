@@ -23,26 +23,16 @@ struct vector_avx512 {
         return _mm512_castsi512_ps(_mm512_and_si512(
             _mm512_loadu_si512(from), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
     }
-    static __m512i bytes(const std::byte* from) {
-        return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    }
-    static type load_int8(const std::byte* from) {
-        return _mm512_cvtepi32_ps(
-            _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-    }
     static type load_int16(const std::byte* from) {
         return _mm512_cvtepi32_ps(
             _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
     }
-    // A permutation reads only the low four bits of an index: one instruction is mask and
-    // conversion.
-    static type nibble(__m512i index) {
-        return _mm512_permutexvar_ps(
-            index, _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    static type load_float16(const std::byte* from) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
     }
-    static type nibble_low(const std::byte* from) { return nibble(bytes(from)); }
-    static type nibble_high(const std::byte* from) {
-        return nibble(_mm512_srli_epi32(bytes(from), 4));
+    static type bits(const std::byte* from, int shift, int mask) {
+        const __m512i moved = _mm512_srl_epi32(_mm512_loadu_si512(from), _mm_cvtsi32_si128(shift));
+        return _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(mask)));
     }
 };
 

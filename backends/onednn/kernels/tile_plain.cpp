@@ -1,5 +1,7 @@
 #include "tile_template.hpp"
 
+#include "float16.hpp"
+
 namespace sluice::kernels {
 namespace {
 
@@ -29,25 +31,22 @@ struct vector_plain {
         __builtin_memcpy(&bits, from, sizeof bits);
         return reinterpret_cast<type>(bits & 0xffff0000u);
     }
-    static type load_int8(const std::byte* from) {
-        std::int8_t codes __attribute__((vector_size(4)));
-        __builtin_memcpy(&codes, from, sizeof codes);
-        return __builtin_convertvector(codes, type);
-    }
     static type load_int16(const std::byte* from) {
         std::int16_t values __attribute__((vector_size(8)));
         __builtin_memcpy(&values, from, sizeof values);
         return __builtin_convertvector(values, type);
     }
-    static type nibble_low(const std::byte* from) {
-        std::uint8_t codes __attribute__((vector_size(4)));
-        __builtin_memcpy(&codes, from, sizeof codes);
-        return __builtin_convertvector(codes & std::uint8_t{0x0f}, type);
+    static type load_float16(const std::byte* from) {
+        std::uint16_t halves[lanes];
+        __builtin_memcpy(halves, from, sizeof halves);
+        type value;
+        for (int i = 0; i < lanes; ++i) value[i] = float_from_float16(halves[i]);
+        return value;
     }
-    static type nibble_high(const std::byte* from) {
-        std::uint8_t codes __attribute__((vector_size(4)));
-        __builtin_memcpy(&codes, from, sizeof codes);
-        return __builtin_convertvector(codes >> 4, type);
+    static type bits(const std::byte* from, int shift, int mask) {
+        std::int32_t words __attribute__((vector_size(16)));
+        __builtin_memcpy(&words, from, sizeof words);
+        return __builtin_convertvector(words >> shift & mask, type);
     }
 };
 

@@ -3,8 +3,8 @@
 // shared inline function could end up with the wrong one's instructions.
 //
 // Vector: lanes, type, load, store, broadcast, zero, fma, even_of_pair and odd_of_pair (bfloat16
-// pairs to float32), load_int8, load_int16, nibble_low, nibble_high (codes to float32), subtract,
-// multiply.
+// pairs to float32), load_int16, load_float16, bits (of each 32-bit lane, shifted down and masked,
+// to float32), subtract, multiply.
 #pragma once
 
 #include "tile.hpp"
@@ -57,82 +57,57 @@ struct bfloat16_weights {
     }
 };
 
-// Scale and zero point of the current group for two vectors of columns.
-template <class Vector>
-struct group_values {
+// Codes with the scale and zero point of the current group, for two vectors of columns.
+template <class Vector, bool Four>
+struct quantized_weights {
     using type = typename Vector::type;
-    const std::byte* scales;
-    const std::byte* zeros; // null: the constant zero point
-    std::int64_t pairs_per_group;
+    const packed_layout& layout;
+    const std::byte* block;
     std::int64_t column;
+    const std::byte* codes = nullptr; // of the current group
+    std::int64_t pair_first = 0;      // of the current group
     type scale[2];
     type zero[2];
 
     template <class Arguments>
-    group_values(const Arguments& a, std::int64_t column_begin, float zero_constant)
-        : scales(a.scales), zeros(a.zero_points ? a.zeros : nullptr),
-          pairs_per_group(a.group_size / 2), column(column_begin) {
-        zero[0] = zero[1] = Vector::broadcast(&zero_constant);
+    quantized_weights(const Arguments& a, std::int64_t column_begin)
+        : layout(*a.layout), block(a.block), column(column_begin) {
+        const float middle = Four ? 8.0f : 128.0f;
+        zero[0] = zero[1] = Vector::broadcast(&middle);
     }
     std::int64_t begin_run(std::int64_t pair, std::int64_t pair_end) {
+        const std::int64_t pairs_per_group = layout.group_size / 2;
         const std::int64_t group = pair / pairs_per_group;
+        const std::byte* scales = block + group * layout.group_bytes;
+        const std::byte* zeros = block + layout.zeros_offset + group * block_width * 2;
         for (int i = 0; i < 2; ++i) {
-            const std::int64_t at = group * block_width + column + i * Vector::lanes;
-            scale[i] = Vector::load(reinterpret_cast<const float*>(scales) + at);
-            if (zeros != nullptr) zero[i] = Vector::load_int16(zeros + at * 2);
+            const std::int64_t at = column + i * Vector::lanes;
+            scale[i] = layout.scales == scale_type::float16
+                           ? Vector::load_float16(scales + at * 2)
+                           : Vector::load(reinterpret_cast<const float*>(scales) + at);
+            if (layout.zero_points) zero[i] = Vector::load_int16(zeros + at * 2);
         }
-        const std::int64_t next = (group + 1) * pairs_per_group;
+        codes = scales + layout.scale_bytes + column * 4;
+        pair_first = group * pairs_per_group;
+        const std::int64_t next = pair_first + pairs_per_group;
         return next < pair_end ? next : pair_end;
     }
-    type value(type code, int i) const {
-        return Vector::multiply(Vector::subtract(code, zero[i]), scale[i]);
+    void row(std::int64_t i, type (&w)[2]) const { // the group's i-th k
+        const std::byte* at = codes + i / (Four ? 8 : 4) * block_width * 4;
+        const int shift = static_cast<int>(i % 4 * 8 + (Four ? i % 8 / 4 * 4 : 0));
+        for (int v = 0; v < 2; ++v) {
+            const type code = Vector::bits(at + v * Vector::lanes * 4, shift, Four ? 0x0f : 0xff);
+            w[v] = Vector::multiply(Vector::subtract(code, zero[v]), scale[v]);
+        }
     }
+    void even(std::int64_t pair, type (&w)[2]) const { row((pair - pair_first) * 2, w); }
+    void odd(std::int64_t pair, type (&w)[2]) const { row((pair - pair_first) * 2 + 1, w); }
 };
 
 template <class Vector>
-struct int8_weights {
-    using type = typename Vector::type;
-    const std::byte* codes;
-    group_values<Vector> group;
-
-    template <class Arguments>
-    int8_weights(const Arguments& a, std::int64_t column)
-        : codes(a.block + column), group(a, column, 0.0f) {}
-    std::int64_t begin_run(std::int64_t pair, std::int64_t pair_end) {
-        return group.begin_run(pair, pair_end);
-    }
-    void row(std::int64_t k, type (&w)[2]) const {
-        const std::byte* at = codes + k * block_width;
-        w[0] = group.value(Vector::load_int8(at), 0);
-        w[1] = group.value(Vector::load_int8(at + Vector::lanes), 1);
-    }
-    void even(std::int64_t pair, type (&w)[2]) const { row(pair * 2, w); }
-    void odd(std::int64_t pair, type (&w)[2]) const { row(pair * 2 + 1, w); }
-};
-
+using int8_weights = quantized_weights<Vector, false>;
 template <class Vector>
-struct int4_weights {
-    using type = typename Vector::type;
-    const std::byte* codes;
-    group_values<Vector> group;
-
-    template <class Arguments>
-    int4_weights(const Arguments& a, std::int64_t column)
-        : codes(a.block + column), group(a, column, 8.0f) {}
-    std::int64_t begin_run(std::int64_t pair, std::int64_t pair_end) {
-        return group.begin_run(pair, pair_end);
-    }
-    void even(std::int64_t pair, type (&w)[2]) const {
-        const std::byte* at = codes + pair * block_width;
-        w[0] = group.value(Vector::nibble_low(at), 0);
-        w[1] = group.value(Vector::nibble_low(at + Vector::lanes), 1);
-    }
-    void odd(std::int64_t pair, type (&w)[2]) const {
-        const std::byte* at = codes + pair * block_width;
-        w[0] = group.value(Vector::nibble_high(at), 0);
-        w[1] = group.value(Vector::nibble_high(at + Vector::lanes), 1);
-    }
-};
+using int4_weights = quantized_weights<Vector, true>;
 
 template <class Vector, int Height>
 inline void load_accumulators(const tile_arguments& a, std::int64_t column,

@@ -102,7 +102,7 @@ class packed_head {
     void score(const kernels::row_source& queries, int64_t count) const {
         const product p(*set_, key_layout(length_), count);
         const auto layout = p.rows_layout(count);
-        p.pack(layout, queries, 0, layout.tile_count, rows_);
+        p.pack(layout, queries, 0, layout.tile_count, rows_, kernel_scratch_);
         p.multiply({p.weights(), reinterpret_cast<std::byte*>(keys_)}, layout, rows_, 0,
                    p.block_count(), scores_, stride(), kernel_scratch_);
     }
@@ -111,7 +111,7 @@ class packed_head {
         const product p(*set_, value_layout(length_), count);
         const auto layout = p.rows_layout(count);
         p.pack(layout, {scores_, kernels::float_type::float32, stride(), nullptr}, 0,
-               layout.tile_count, rows_);
+               layout.tile_count, rows_, kernel_scratch_);
         p.multiply({p.weights(), reinterpret_cast<std::byte*>(values_)}, layout, rows_, 0,
                    p.block_count(), output_, value_width_, kernel_scratch_);
         return output_;

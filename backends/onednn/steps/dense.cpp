@@ -21,8 +21,9 @@ class linear_step final : public step {
 
     scratch_size scratch() const override {
         const int64_t rows = owner_.at(operation_.inputs[0]).row_count();
-        return {product_.packed_bytes(),
-                product_.kernel_scratch_bytes() + rows * blocks_per_run * kernels::block_width * 4};
+        return {aligned(product_.packed_bytes()),
+                product_.kernel_scratch_bytes() + product_.lone_packed_bytes()
+                    + rows * blocks_per_run * kernels::block_width * 4};
     }
 
     void run(const plugin::worker& self) override {
@@ -30,31 +31,28 @@ class linear_step final : public step {
         const auto& x = owner_.at(operation_.inputs[0]);
         const auto& y = owner_.at(operation_.outputs[0]);
         const int64_t m_count = x.row_count();
-        const auto layout = product_.rows_layout(m_count);
-        std::byte* packed = owner_.shared_scratch();
-        const auto tiles = self.share(layout.tile_count);
-        product_.pack(layout, {x.data, float_type_of(x.type), x.width(), nullptr}, tiles.begin,
-                      tiles.end, packed);
-        self.meet.wait();
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        const packing_place rows(self, product_, m_count, owner_.shared_scratch(),
+                                 kernel_scratch + product_.kernel_scratch_bytes());
+        rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count == 0) return;
         const auto blocks = self.share(product_.block_count());
         for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
-            run_blocks(self, layout, packed, first, std::min(first + blocks_per_run, blocks.end), y,
-                       m_count);
+            run_blocks(self, rows, first, std::min(first + blocks_per_run, blocks.end), y, m_count);
     }
 
   private:
-    void run_blocks(const plugin::worker& self, const kernels::packed_rows_layout& layout,
-                    const std::byte* packed, int64_t first, int64_t last, const plugin::tensor& y,
-                    int64_t m_count) const {
+    void run_blocks(const plugin::worker& self, const packing_place& x, int64_t first, int64_t last,
+                    const plugin::tensor& y, int64_t m_count) const {
         std::byte* kernel_scratch = owner_.own_scratch(self);
         const int64_t n_count = product_.weights().n;
         const int64_t n_first = first * kernels::block_width;
         const int64_t columns = product_.columns(first, last);
-        float* room = reinterpret_cast<float*>(kernel_scratch + product_.kernel_scratch_bytes());
+        float* room = reinterpret_cast<float*>(kernel_scratch + product_.kernel_scratch_bytes()
+                                               + product_.lone_packed_bytes());
         float* target = is_direct_ ? y.as<float>() + n_first : room;
         const int64_t stride = is_direct_ ? n_count : blocks_per_run * kernels::block_width;
-        product_.multiply(weight_.matrix(0), layout, packed, first, last, target, stride,
+        product_.multiply(weight_.matrix(0), x.layout(), x.packed(), first, last, target, stride,
                           kernel_scratch);
         const auto& rows = owner_.kernels().rows;
         for (int64_t m = 0; m < m_count; ++m) {
@@ -83,34 +81,33 @@ class gated_mlp_step final : public step {
           down_(owner.compiled().weight(operation.inputs[3])) {
         const auto& x = owner.at(operation.inputs[0]);
         const int64_t rows = x.row_count();
-        in_ = product(owner.kernels(), x.type, gate_.layout, rows);
+        in_ = product(owner.kernels(), x.type, gate_.layout, up_.layout, rows);
         out_ = product(owner.kernels(), x.type, down_.layout, rows);
         inner_type_ = x.type;
         inner_bytes_ = aligned(rows * gate_.layout.n * (inner_type_ == SLUICE_BF16 ? 2 : 4));
-        x_bytes_ = in_.packed_bytes();
+        x_bytes_ = aligned(in_.packed_bytes());
+        kernel_bytes_ = std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes());
+        lone_bytes_ = std::max(in_.lone_packed_bytes(), out_.lone_packed_bytes());
     }
 
     scratch_size scratch() const override {
         const int64_t rows = owner_.at(operation_.inputs[0]).row_count();
         const int64_t run = rows * blocks_per_run * kernels::block_width * 4;
         return {x_bytes_ + inner_bytes_ + out_.packed_bytes(),
-                std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()) + 2 * run};
+                kernel_bytes_ + lone_bytes_ + 2 * run};
     }
 
     void run(const plugin::worker& self) override {
         const auto& x = owner_.at(operation_.inputs[0]);
         const int64_t m_count = x.row_count();
-        const auto layout = in_.rows_layout(m_count);
-        std::byte* packed = owner_.shared_scratch();
-        const auto tiles = self.share(layout.tile_count);
-        in_.pack(layout, {x.data, float_type_of(x.type), x.width(), nullptr}, tiles.begin,
-                 tiles.end, packed);
-        self.meet.wait();
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        const packing_place rows(self, in_, m_count, owner_.shared_scratch(),
+                                 kernel_scratch + kernel_bytes_);
+        rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count != 0) {
             const auto blocks = self.share(in_.block_count());
             for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
-                run_inner(self, layout, packed, first, std::min(first + blocks_per_run, blocks.end),
-                          m_count);
+                run_inner(self, rows, first, std::min(first + blocks_per_run, blocks.end), m_count);
         }
         self.meet.wait();
         run_outer(self, m_count);
@@ -120,19 +117,19 @@ class gated_mlp_step final : public step {
     std::byte* inner() const { return owner_.shared_scratch() + x_bytes_; }
 
     float* run_room(const plugin::worker& self) const {
-        return reinterpret_cast<float*>(
-            owner_.own_scratch(self)
-            + std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()));
+        return reinterpret_cast<float*>(owner_.own_scratch(self) + kernel_bytes_ + lone_bytes_);
     }
 
-    void run_inner(const plugin::worker& self, const kernels::packed_rows_layout& layout,
-                   const std::byte* packed, int64_t first, int64_t last, int64_t m_count) const {
+    void run_inner(const plugin::worker& self, const packing_place& x, int64_t first, int64_t last,
+                   int64_t m_count) const {
         constexpr int64_t stride = blocks_per_run * kernels::block_width;
         float* gate = run_room(self);
         float* up = gate + m_count * stride;
         std::byte* kernel_scratch = owner_.own_scratch(self);
-        in_.multiply(gate_.matrix(0), layout, packed, first, last, gate, stride, kernel_scratch);
-        in_.multiply(up_.matrix(0), layout, packed, first, last, up, stride, kernel_scratch);
+        in_.multiply(gate_.matrix(0), x.layout(), x.packed(), first, last, gate, stride,
+                     kernel_scratch);
+        in_.multiply(up_.matrix(0), x.layout(), x.packed(), first, last, up, stride,
+                     kernel_scratch);
         const auto& rows = owner_.kernels().rows;
         const int64_t columns = in_.columns(first, last);
         plugin::tensor h;
@@ -148,12 +145,10 @@ class gated_mlp_step final : public step {
 
     void run_outer(const plugin::worker& self, int64_t m_count) const {
         const auto& y = owner_.at(operation_.outputs[0]);
-        const auto layout = out_.rows_layout(m_count);
-        std::byte* packed = inner() + inner_bytes_;
-        const auto tiles = self.share(layout.tile_count);
-        out_.pack(layout, {inner(), float_type_of(inner_type_), gate_.layout.n, nullptr},
-                  tiles.begin, tiles.end, packed);
-        self.meet.wait();
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        const packing_place h(self, out_, m_count, inner() + inner_bytes_,
+                              kernel_scratch + kernel_bytes_);
+        h.pack({inner(), float_type_of(inner_type_), gate_.layout.n, nullptr}, kernel_scratch);
         if (m_count == 0) return;
         constexpr int64_t stride = blocks_per_run * kernels::block_width;
         const auto blocks = self.share(out_.block_count());
@@ -161,8 +156,8 @@ class gated_mlp_step final : public step {
         for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run) {
             const int64_t last = std::min(first + blocks_per_run, blocks.end);
             float* room = run_room(self);
-            out_.multiply(down_.matrix(0), layout, packed, first, last, room, stride,
-                          owner_.own_scratch(self));
+            out_.multiply(down_.matrix(0), h.layout(), h.packed(), first, last, room, stride,
+                          kernel_scratch);
             for (int64_t m = 0; m < m_count; ++m)
                 write_floats(rows, room + m * stride, out_.columns(first, last), y,
                              m * down_.layout.n + first * kernels::block_width);
@@ -180,6 +175,8 @@ class gated_mlp_step final : public step {
     sluice_element_type inner_type_ = SLUICE_F32;
     int64_t inner_bytes_ = 0;
     int64_t x_bytes_ = 0;
+    int64_t kernel_bytes_ = 0; // of a worker's scratch, in this order: for the kernels, for lone
+    int64_t lone_bytes_ = 0;   // rows, for runs of columns
 };
 
 } // namespace

@@ -8,15 +8,15 @@ namespace sluice::onednn {
 
 namespace {
 
-constexpr int64_t blocks_per_unit = 4; // what a free worker takes: 128 columns of one expert
+constexpr int64_t blocks_per_unit = 4;    // what a free worker takes: 128 columns of one expert
+constexpr int64_t combined_columns = 512; // what a worker adds up of one row at once
 
 // Rows sorted by expert, and the packed rows of each expert one after another.
 class expert_rows {
   public:
     expert_rows(int64_t expert_count, int64_t rows_max)
         : offset_(static_cast<size_t>(expert_count + 1)),
-          active_(static_cast<size_t>(expert_count)),
-          tile_first_(static_cast<size_t>(expert_count + 1)), row_(static_cast<size_t>(rows_max)) {}
+          active_(static_cast<size_t>(expert_count)), row_(static_cast<size_t>(rows_max)) {}
 
     int64_t expert_count() const { return static_cast<int64_t>(offset_.size()) - 1; }
     int64_t active_count() const { return active_count_; }
@@ -63,34 +63,51 @@ class expert_rows {
         for (size_t p = 0; p < row_.size(); ++p) row_[p] = static_cast<int32_t>(p);
     }
 
-    // Numbers the tiles of all active experts through; returns how many there are.
-    int64_t number_tiles(const product& p) {
+    // The tiles of all active experts, numbered through: the first of each, and behind the last.
+    using tile_numbers = std::vector<int64_t>; // [experts + 1]
+    // Writes the first active_count() + 1 numbers.
+    void number_tiles(const product& p, tile_numbers& first) const {
         int64_t tiles = 0;
         for (int64_t a = 0; a < active_count_; ++a) {
-            tile_first_[static_cast<size_t>(a)] = tiles;
+            first[static_cast<size_t>(a)] = tiles;
             tiles += p.rows_layout(count(expert(a))).tile_count;
         }
-        tile_first_[static_cast<size_t>(active_count_)] = tiles;
-        return tiles;
+        first[static_cast<size_t>(active_count_)] = tiles;
     }
 
-    // Packs the tiles [begin, end) of that numbering. `gathers`: row r of an expert is
-    // rows(expert)[r] of data, otherwise place first(expert) + r.
-    void pack(const product& p, const std::byte* data, sluice_element_type type, bool gathers,
-              int64_t begin, int64_t end, std::byte* packed) const {
+    // Calls `pack(expert, begin, end)` with tiles of that expert, for the worker's share of all.
+    template <typename Function>
+    void share_tiles(const plugin::worker& self, const tile_numbers& first, Function&& pack) const {
+        const auto range = self.share(first[static_cast<size_t>(active_count_)]);
+        for (int64_t a = 0; a < active_count_; ++a) {
+            const int64_t first_tile = first[static_cast<size_t>(a)];
+            const int64_t from = std::max(range.begin, first_tile);
+            const int64_t to = std::min(range.end, first[static_cast<size_t>(a + 1)]);
+            if (from < to) pack(expert(a), from - first_tile, to - first_tile);
+        }
+    }
+
+    // Packs the worker's share. `gathers`: row r of an expert is rows(expert)[r] of data, otherwise
+    // place first(expert) + r.
+    void pack(const plugin::worker& self, const tile_numbers& first_tile, const product& p,
+              const std::byte* data, sluice_element_type type, bool gathers, std::byte* packed,
+              std::byte* kernel_scratch) const {
         const int64_t width = p.weights().k;
         const auto size = static_cast<int64_t>(plugin::element_bits(type) / 8);
-        for (int64_t a = 0; a < active_count_; ++a) {
-            const int64_t first_tile = tile_first_[static_cast<size_t>(a)];
-            const int64_t from = std::max(begin, first_tile);
-            const int64_t to = std::min(end, tile_first_[static_cast<size_t>(a + 1)]);
-            if (from >= to) continue;
-            const int64_t e = expert(a);
-            const auto layout = p.rows_layout(count(e));
+        share_tiles(self, first_tile, [&](int64_t e, int64_t begin, int64_t end) {
             const std::byte* rows_data = gathers ? data : data + first(e) * width * size;
-            p.pack(layout, {rows_data, float_type_of(type), width, gathers ? rows(e) : nullptr},
-                   from - first_tile, to - first_tile, packed + packed_offset(p, e));
-        }
+            p.pack(p.rows_layout(count(e)),
+                   {rows_data, float_type_of(type), width, gathers ? rows(e) : nullptr}, begin, end,
+                   packed + packed_offset(p, e), kernel_scratch);
+        });
+    }
+    // Likewise from rows that are quantized, by their number in the data.
+    void gather(const plugin::worker& self, const tile_numbers& first_tile, const product& p,
+                const uint32_t* quantized, std::byte* packed) const {
+        share_tiles(self, first_tile, [&](int64_t e, int64_t begin, int64_t end) {
+            p.gather(p.rows_layout(count(e)), quantized, rows(e), begin, end,
+                     packed + packed_offset(p, e));
+        });
     }
     int64_t packed_offset(const product& p, int64_t expert) const {
         // Each expert begins at a multiple of 64 bytes, which the slack of 64 an expert allows.
@@ -112,8 +129,7 @@ class expert_rows {
 
     std::vector<int64_t> offset_; // [experts + 1]
     std::vector<int64_t> active_; // experts that have rows
-    std::vector<int64_t> tile_first_;
-    std::vector<int32_t> row_; // by sorted place
+    std::vector<int32_t> row_;    // by sorted place
     int64_t active_count_ = 0;
 };
 
@@ -130,19 +146,24 @@ class moe_ffn_step final : public step {
         type_ = x.type;
         rows_max_ = x.shape[0];
         places_max_ = owner.at(operation.inputs[1]).element_count();
-        in_ = product(owner.kernels(), type_, gate_.layout, rows_max_);
+        in_ = up_ == nullptr
+                  ? product(owner.kernels(), type_, gate_.layout, rows_max_)
+                  : product(owner.kernels(), type_, gate_.layout, up_->layout, rows_max_);
         out_ = product(owner.kernels(), type_, down_.layout, rows_max_);
         inner_ = down_.layout.k;
         for (size_t i = 0; i < 3; ++i) biases_[i] = vector_operand(owner, operation, 7 + i);
+        in_tiles_.resize(static_cast<size_t>(sorted_.expert_count() + 1));
+        out_tiles_ = in_tiles_;
+        kernel_bytes_ = std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes());
+        if (in_.quantizes()) quantized_bytes_ = aligned(rows_max_ * in_.row_words() * 4);
     }
 
     scratch_size scratch() const override {
         const int64_t run = rows_max_ * blocks_per_unit * kernels::block_width * 4;
         return {inner_at() + aligned(places_max_ * inner_ * 4) + inner_packed_bytes()
                     + aligned(places_max_ * down_.layout.n * 4),
-                // Of a worker: three runs of inner columns, or one combined row.
-                std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes())
-                    + std::max(3 * run, aligned(down_.layout.n * 4))};
+                // Of a worker: three runs of inner columns, or a part of a combined row.
+                kernel_bytes_ + std::max(3 * run, aligned(combined_columns * 4))};
     }
 
     void run(const plugin::worker& self) override {
@@ -152,21 +173,29 @@ class moe_ffn_step final : public step {
             sorted_.sort(owner_.at(operation_.inputs[1]),
                          operation_.has_input(3) ? &owner_.at(operation_.inputs[3]) : nullptr,
                          places());
-            tile_count_ = sorted_.number_tiles(in_);
+            sorted_.number_tiles(in_, in_tiles_);
+            sorted_.number_tiles(out_, out_tiles_);
             inner_units_.reset();
             outer_units_.reset();
         }
+        if (in_.quantizes()) {
+            const auto rows = self.share(x.shape[0]);
+            in_.quantize({x.data, float_type_of(type_), x.width(), nullptr}, rows.begin, rows.end,
+                         quantized_x());
+        }
         self.meet.wait();
-        pack(self, in_, x.data, true, packed_x());
+        std::byte* kernel_scratch = owner_.own_scratch(self);
+        if (in_.quantizes())
+            sorted_.gather(self, in_tiles_, in_, quantized_x(), packed_x());
+        else
+            sorted_.pack(self, in_tiles_, in_, x.data, type_, true, packed_x(), kernel_scratch);
         self.meet.wait();
         const int64_t inner_runs = units_of(in_);
         for (int64_t u = inner_units_.take(); u < sorted_.active_count() * inner_runs;
              u = inner_units_.take())
             run_inner(self, sorted_.expert(u / inner_runs), u % inner_runs);
         self.meet.wait();
-        if (self.index == 0) tile_count_ = sorted_.number_tiles(out_);
-        self.meet.wait();
-        pack(self, out_, inner(), false, packed_inner());
+        sorted_.pack(self, out_tiles_, out_, inner(), type_, false, packed_inner(), kernel_scratch);
         self.meet.wait();
         const int64_t outer_runs = units_of(out_);
         for (int64_t u = outer_units_.take(); u < sorted_.active_count() * outer_runs;
@@ -180,11 +209,17 @@ class moe_ffn_step final : public step {
     static int64_t units_of(const product& p) {
         return (p.block_count() + blocks_per_unit - 1) / blocks_per_unit;
     }
-    // Shared scratch: places, packed rows of x, inner rows, packed inner rows, outer rows.
+    // Shared scratch: places, quantized rows of x, its packed rows, inner rows, packed inner rows,
+    // outer rows.
     int32_t* places() const { return reinterpret_cast<int32_t*>(owner_.shared_scratch()); }
-    std::byte* packed_x() const { return owner_.shared_scratch() + aligned(places_max_ * 4); }
+    uint32_t* quantized_x() const {
+        return reinterpret_cast<uint32_t*>(owner_.shared_scratch() + aligned(places_max_ * 4));
+    }
+    std::byte* packed_x() const {
+        return owner_.shared_scratch() + aligned(places_max_ * 4) + quantized_bytes_;
+    }
     int64_t inner_at() const {
-        return aligned(places_max_ * 4)
+        return aligned(places_max_ * 4) + quantized_bytes_
                + expert_rows::packed_bytes(in_, places_max_, sorted_.expert_count());
     }
     std::byte* inner() const { return owner_.shared_scratch() + inner_at(); }
@@ -194,15 +229,7 @@ class moe_ffn_step final : public step {
     std::byte* packed_inner() const { return inner() + aligned(places_max_ * inner_ * 4); }
     float* outer() const { return reinterpret_cast<float*>(packed_inner() + inner_packed_bytes()); }
     float* run_room(const plugin::worker& self) const {
-        return reinterpret_cast<float*>(
-            owner_.own_scratch(self)
-            + std::max(in_.kernel_scratch_bytes(), out_.kernel_scratch_bytes()));
-    }
-
-    void pack(const plugin::worker& self, const product& p, const std::byte* data, bool gathers,
-              std::byte* packed) const {
-        const auto tiles = self.share(tile_count_);
-        sorted_.pack(p, data, type_, gathers, tiles.begin, tiles.end, packed);
+        return reinterpret_cast<float*>(owner_.own_scratch(self) + kernel_bytes_);
     }
 
     // NULL where there is none.
@@ -283,17 +310,23 @@ class moe_ffn_step final : public step {
         const auto& rows = owner_.kernels().rows;
         const int64_t choices = index.shape[1];
         const int64_t width = down_.layout.n;
-        const auto range = self.share(index.shape[0]);
+        // Parts of rows, so that one row is the work of all.
+        const int64_t parts = (width + combined_columns - 1) / combined_columns;
+        const auto range = self.share(index.shape[0] * parts);
         float* room = run_room(self);
-        for (int64_t t = range.begin; t < range.end; ++t) {
-            float* sum = y.type == SLUICE_F32 ? y.as<float>() + t * width : room;
-            std::fill_n(sum, width, 0.0f);
+        for (int64_t unit = range.begin; unit < range.end; ++unit) {
+            const int64_t t = unit / parts;
+            const int64_t first = unit % parts * combined_columns;
+            const int64_t columns = std::min(combined_columns, width - first);
+            float* sum = y.type == SLUICE_F32 ? y.as<float>() + t * width + first : room;
+            std::fill_n(sum, columns, 0.0f);
             for (int64_t j = 0; j < choices; ++j) {
                 const int32_t place = places()[t * choices + j];
                 if (place >= 0)
-                    rows.add_scaled(weight[t * choices + j], outer() + place * width, width, sum);
+                    rows.add_scaled(weight[t * choices + j], outer() + place * width + first,
+                                    columns, sum);
             }
-            write_floats(rows, sum, width, y, t * width);
+            write_floats(rows, sum, columns, y, t * width + first);
         }
     }
 
@@ -311,7 +344,10 @@ class moe_ffn_step final : public step {
     int64_t places_max_ = 0;
     int64_t inner_ = 0;
     vector_operand biases_[3]; // of gate, up and down
-    int64_t tile_count_ = 0;
+    expert_rows::tile_numbers in_tiles_;
+    expert_rows::tile_numbers out_tiles_;
+    int64_t kernel_bytes_ = 0;    // at the begin of a worker's scratch
+    int64_t quantized_bytes_ = 0; // of the rows of x
     work_counter inner_units_;
     work_counter outer_units_;
 };
@@ -327,6 +363,7 @@ class grouped_linear_step final : public step {
         const auto& x = owner.at(operation.inputs[0]);
         product_ = product(owner.kernels(), x.type, weight_.layout, x.shape[0]);
         places_max_ = x.shape[0];
+        tiles_.resize(static_cast<size_t>(groups_.expert_count() + 1));
     }
 
     scratch_size scratch() const override {
@@ -340,13 +377,12 @@ class grouped_linear_step final : public step {
         const auto& x = owner_.at(operation_.inputs[0]);
         if (self.index == 0) {
             groups_.take(owner_.at(operation_.inputs[1]).as<int32_t>());
-            tile_count_ = groups_.number_tiles(product_);
+            groups_.number_tiles(product_, tiles_);
             units_.reset();
         }
         self.meet.wait();
-        const auto tiles = self.share(tile_count_);
-        groups_.pack(product_, x.data, x.type, false, tiles.begin, tiles.end,
-                     owner_.shared_scratch());
+        groups_.pack(self, tiles_, product_, x.data, x.type, false, owner_.shared_scratch(),
+                     owner_.own_scratch(self));
         self.meet.wait();
         const int64_t runs = (product_.block_count() + blocks_per_unit - 1) / blocks_per_unit;
         for (int64_t u = units_.take(); u < groups_.active_count() * runs; u = units_.take())
@@ -394,7 +430,7 @@ class grouped_linear_step final : public step {
     vector_operand bias_;
     product product_;
     int64_t places_max_ = 0;
-    int64_t tile_count_ = 0;
+    expert_rows::tile_numbers tiles_;
     work_counter units_;
 };
 

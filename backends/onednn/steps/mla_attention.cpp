@@ -164,7 +164,7 @@ class mla_attention_step final : public step {
                              const kernels::row_source& row, float* output, std::byte* packed,
                              std::byte* kernel_scratch) {
         const auto layout = p.rows_layout(1);
-        p.pack(layout, row, 0, layout.tile_count, packed);
+        p.pack(layout, row, 0, layout.tile_count, packed, kernel_scratch);
         p.multiply(weights, layout, packed, 0, p.block_count(), output, p.weights().n,
                    kernel_scratch);
     }
@@ -201,11 +201,12 @@ class mla_attention_step final : public step {
         float* keys = expanded;
         float* values = expanded + length * nope_;
         const auto key_rows = expand_key_.rows_layout(length);
-        expand_key_.pack(key_rows, source, 0, key_rows.tile_count, latent_rows);
+        expand_key_.pack(key_rows, source, 0, key_rows.tile_count, latent_rows, kernel_scratch);
         expand_key_.multiply(up_key_.matrix(number), key_rows, latent_rows, 0,
                              expand_key_.block_count(), keys, nope_, kernel_scratch);
         const auto value_rows = expand_value_.rows_layout(length);
-        expand_value_.pack(value_rows, source, 0, value_rows.tile_count, latent_rows);
+        expand_value_.pack(value_rows, source, 0, value_rows.tile_count, latent_rows,
+                           kernel_scratch);
         expand_value_.multiply(up_value_.matrix(number), value_rows, latent_rows, 0,
                                expand_value_.block_count(), values, value_width_, kernel_scratch);
         const auto shared_keys = cached(1);

@@ -62,6 +62,27 @@ claimed claim(const sluice_program& program, const plugin::operation& operation)
     return verdict;
 }
 
+bool rounds_rows(const plugin::operation& operation, const value_reader& values,
+                 const kernel_choice& kernels) {
+    switch (operation.kind) {
+    case SLUICE_OP_LINEAR:
+    case SLUICE_OP_GATED_MLP:
+    case SLUICE_OP_GROUPED_LINEAR:
+    case SLUICE_OP_MOE_FFN:
+        break;
+    default:
+        return false;
+    }
+    const auto type = values(operation.inputs[0]).type;
+    if (!is_fast_type(type) || !kernels.quantizes(type)) return false;
+    for (const uint32_t number : operation.inputs) {
+        if (number == SLUICE_VALUE_NONE) continue;
+        const auto& v = values(number);
+        if (v.weight_format && keeps_codes(*v.weight_format)) return true;
+    }
+    return false;
+}
+
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation) {
     claimed verdict;
     const value_reader values = [&](uint32_t number) { return owner.source().values[number]; };

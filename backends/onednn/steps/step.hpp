@@ -33,6 +33,11 @@ struct claimed {
 // Throws SLUICE_UNSUPPORTED with the reason where nothing here can run it.
 claimed claim(const sluice_program& program, const plugin::operation& operation);
 
+// Whether its rows are rounded to int8 before weights multiply them.
+bool rounds_rows(const plugin::operation& operation,
+                 const std::function<plugin::value(uint32_t number)>& values,
+                 const kernel_choice& kernels);
+
 // The step of an operation that was claimed.
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation);
 

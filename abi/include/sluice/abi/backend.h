@@ -40,6 +40,9 @@ typedef struct sluice_claim {
     uint32_t accepted; /* 0: the runtime must decompose it (or fail, if it is a primitive) */
     char kernel[64];   /* which kernel would run it */
     char reason[240];  /* if not accepted: why; else what was passed over and why, or empty */
+    /* 8: before weights multiply them, rows are rounded to 8-bit codes, with a scale for each run
+     * of at most 64 elements; 0: rows keep the program's type */
+    uint32_t activation_bits;
 } sluice_claim;
 
 typedef struct sluice_compile_options {
@@ -67,22 +70,22 @@ typedef struct sluice_binding {
  * zero-tail rule; borrowed for the call. */
 typedef struct sluice_batch {
     uint32_t struct_size;
-    uint32_t token_count;            /* valid rows, at most the bound T */
-    uint32_t sequence_count;         /* at most the bound S */
-    uint32_t logit_count;            /* at most the bound L */
-    uint32_t decode_sequence_count;  /* the first so many sequences have one row each */
-    uint32_t group_count;            /* of block_table and slot */
-    uint32_t block_table_columns;    /* at most the bound B */
+    uint32_t token_count;           /* valid rows, at most the bound T */
+    uint32_t sequence_count;        /* at most the bound S */
+    uint32_t logit_count;           /* at most the bound L */
+    uint32_t decode_sequence_count; /* the first so many sequences have one row each */
+    uint32_t group_count;           /* of block_table and slot */
+    uint32_t block_table_columns;   /* at most the bound B */
     uint32_t reserved;
-    const int32_t* token_ids;        /* [token_count]; NULL when bound to a buffer */
-    const int32_t* position;         /* [token_count] */
-    const int32_t* sequence_of_row;  /* [token_count], rising within each part */
-    const int32_t* query_start;      /* [sequence_count + 1]: first row of each sequence */
-    const int32_t* kv_length;        /* [sequence_count] */
+    const int32_t* token_ids;          /* [token_count]; NULL when bound to a buffer */
+    const int32_t* position;           /* [token_count] */
+    const int32_t* sequence_of_row;    /* [token_count], rising within each part */
+    const int32_t* query_start;        /* [sequence_count + 1]: first row of each sequence */
+    const int32_t* kv_length;          /* [sequence_count] */
     const int32_t* const* block_table; /* [group_count] of [sequence_count, block_table_columns] */
-    const int32_t* const* slot;      /* [group_count] of [token_count] */
-    const int32_t* logit_rows;       /* [logit_count] */
-    const int32_t* adapter_index;    /* [token_count] or NULL: no adapters */
+    const int32_t* const* slot;        /* [group_count] of [token_count] */
+    const int32_t* logit_rows;         /* [logit_count] */
+    const int32_t* adapter_index;      /* [token_count] or NULL: no adapters */
 } sluice_batch;
 
 /* What `measure` finds out about the device, with all workers at once. */
@@ -103,8 +106,8 @@ typedef struct sluice_backend {
 
     /* Whether and how the backend would run one operation of a program.
      * [thread: any, state: created, blocks: no, allocates: yes] [required] */
-    sluice_status (*claim)(sluice_plugin* plugin, const sluice_program* program,
-                           uint32_t operation, sluice_claim* claim, sluice_error* error);
+    sluice_status (*claim)(sluice_plugin* plugin, const sluice_program* program, uint32_t operation,
+                           sluice_claim* claim, sluice_error* error);
 
     /* ---- Weights: prepared once, shared by executables. ---- */
 

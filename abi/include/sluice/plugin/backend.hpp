@@ -57,6 +57,8 @@ class backend {
     // kernel's name; may write a remark on what was passed over.
     virtual std::string claim(const sluice_program& program, const operation& which,
                               std::string& remark) const = 0;
+    // sluice_claim.activation_bits of an operation that was claimed.
+    virtual uint32_t activation_bits(const sluice_program&, const operation&) const { return 0; }
 
     virtual uint64_t weight_size(const sluice_weight_source& source, uint32_t roles) const = 0;
     virtual std::unique_ptr<sluice_weight> weight_prepare(const sluice_weight_source& source,
@@ -290,6 +292,8 @@ const sluice_backend* backend_table() {
                     std::string remark;
                     copy_text(verdict.kernel, instance<Class>(plugin).claim(source, which, remark));
                     copy_text(verdict.reason, remark);
+                    verdict.activation_bits =
+                        instance<Class>(plugin).activation_bits(source, which);
                     verdict.accepted = 1;
                 } catch (const failure& refused) {
                     if (SLUICE_STATUS_CLASS(refused.status()) != SLUICE_UNSUPPORTED) throw;
