@@ -269,6 +269,8 @@ void event_storage::fill(sluice::generation_event taken) {
     usage.duration_s = source.usage.duration_s;
     usage.tokens_per_second = source.usage.tokens_per_second();
     usage.from_result_cache = source.usage.from_result_cache ? 1 : 0;
+    usage.draft_tokens = source.usage.draft_tokens;
+    usage.draft_tokens_accepted = source.usage.draft_tokens_accepted;
     event.usage = &usage;
 }
 

@@ -4,6 +4,7 @@
 #include "base/text.hpp"
 #include "engine/engine.hpp"
 #include "profile_report.hpp"
+#include "speculation_bench.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -21,6 +22,7 @@ struct bench_options {
     uint32_t batch = 1;
     uint32_t repetitions = 3;
     bool profile = false;
+    std::string prompt; // not empty: a comparison instead
 };
 
 // What the machine and the program's arithmetic allow.
@@ -41,11 +43,6 @@ struct speeds {
     std::vector<double> decode;
     step_cost step;
 };
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values.empty() ? 0 : values[values.size() / 2];
-}
 
 double measure(const loaded_model& model, uint32_t what) {
     const auto& backend = model.backend();
@@ -244,6 +241,17 @@ void bench_profile(const bench_options& options, common_options& common,
     print_json(report);
 }
 
+void bench_speculation(const bench_options& options, common_options& common,
+                       configuration configuration) {
+    const session process(configuration, common);
+    const auto model = process.load(configuration);
+    const auto report =
+        speculation_bench(model, std::move(configuration), *process.plugins,
+                          {options.prompt, options.decode_tokens, options.repetitions});
+    if (common.json) return print_json(report);
+    print_speculation_bench(report);
+}
+
 void bench(const bench_options& options, common_options& common) {
     auto configuration = options.configuration.read();
     configuration.result_cache = "none";
@@ -251,6 +259,10 @@ void bench(const bench_options& options, common_options& common) {
     // What is asked for together is to run together.
     configuration.engine.sequences_max =
         std::max(configuration.engine.sequences_max, options.batch);
+    if (!options.prompt.empty())
+        return bench_speculation(options, common, std::move(configuration));
+    // What follows random tokens says nothing of texts.
+    configuration.speculation.method = speculation_method::none;
     if (options.profile) return bench_profile(options, common, std::move(configuration));
     const session process(configuration, common);
     const auto model = process.load(configuration);
@@ -283,6 +295,8 @@ void add_bench(CLI::App& application, common_options& common) {
         ->capture_default_str();
     command->add_flag("--profile", options->profile,
                       "instead: where the time of a step goes, by kind of operation");
+    command->add_option("--prompt", options->prompt,
+                        "instead: what follows this text, with and without [speculation]");
     command->callback([options, &common] { bench(*options, common); });
 }
 

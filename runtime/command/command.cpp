@@ -2,6 +2,7 @@
 
 #include "base/progress.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace sluice::command {
@@ -47,6 +48,11 @@ configuration configuration_for_model(const std::filesystem::path& model,
         configuration_from_text("", std::filesystem::current_path(), "the command line", overrides);
     result.model.path = std::filesystem::absolute(model);
     return result;
+}
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values.empty() ? 0 : values[values.size() / 2];
 }
 
 void print_json(const nlohmann::ordered_json& value) {

@@ -67,6 +67,9 @@ struct configuration_options {
 configuration configuration_for_model(const std::filesystem::path& model,
                                       const std::vector<std::string>& overrides);
 
+// The upper one of two in the middle; 0 of none.
+double median(std::vector<double> values);
+
 // Writes one JSON object and a line end to standard output.
 void print_json(const nlohmann::ordered_json& value);
 

@@ -29,6 +29,8 @@ nlohmann::ordered_json report_json(const generation_event& last, const std::stri
             {"prompt_tokens", last.usage.prompt_tokens},
             {"prompt_tokens_reused", last.usage.prompt_tokens_reused},
             {"completion_tokens", last.usage.completion_tokens},
+            {"draft_tokens", last.usage.draft_tokens},
+            {"draft_tokens_accepted", last.usage.draft_tokens_accepted},
             {"time_to_first_token_seconds", last.usage.time_to_first_token_s},
             {"tokens_per_second", last.usage.tokens_per_second()},
             {"duration_seconds", last.usage.duration_s},
@@ -38,9 +40,15 @@ nlohmann::ordered_json report_json(const generation_event& last, const std::stri
 void print_report(const generation_event& last) {
     fmt::print("\n");
     std::fflush(stdout);
-    fmt::print(stderr, "{} tokens, first after {:.1f} ms, {:.1f} tokens a second, ended by {}{}\n",
+    std::string drafts;
+    if (last.usage.draft_tokens > 0) {
+        drafts = fmt::format(", {} of {} guessed tokens were right",
+                             last.usage.draft_tokens_accepted, last.usage.draft_tokens);
+    }
+    fmt::print(stderr,
+               "{} tokens, first after {:.1f} ms, {:.1f} tokens a second, ended by {}{}{}\n",
                last.usage.completion_tokens, 1000 * last.usage.time_to_first_token_s,
-               last.usage.tokens_per_second(), finish_reason_name(last.reason),
+               last.usage.tokens_per_second(), finish_reason_name(last.reason), drafts,
                last.usage.from_result_cache ? " (from the result cache)" : "");
 }
 

@@ -71,6 +71,7 @@ class configuration_reader {
             result_.model.cache_type = result_.model.compute_type;
         if (const toml_node* table = reader.table("engine")) read_engine(*table);
         if (const toml_node* table = reader.table("generation")) read_generation(*table);
+        if (const toml_node* table = reader.table("speculation")) read_speculation(*table);
         if (const toml_node* table = reader.table("placement")) read_placement(*table);
         if (const toml_node* table = reader.table("quantization")) read_quantization(*table);
         if (const toml_node* table = reader.table("settings")) read_settings(*table);
@@ -192,6 +193,27 @@ class configuration_reader {
             if (stop.empty()) {
                 reader.refuse("stop", "an empty text would stop every answer; remove it");
             }
+        }
+    }
+
+    void read_speculation(const toml_node& table) {
+        toml_table_reader reader(table, "speculation");
+        speculation_configuration& speculation = result_.speculation;
+        if (auto name = reader.choice("method", {"none", "prompt_lookup"})) {
+            speculation.method = *name == "prompt_lookup" ? speculation_method::prompt_lookup
+                                                          : speculation_method::none;
+        }
+        assign(speculation.draft_tokens_max, reader.integer("draft_tokens_max", 1, 255));
+        assign(speculation.ngram_min, reader.integer("ngram_min", 1, 64));
+        assign(speculation.ngram_max, reader.integer("ngram_max", 1, 64));
+        assign(speculation.row_cost, reader.number("row_cost", 0, 1));
+        reader.finish();
+        if (speculation.ngram_min > speculation.ngram_max) {
+            const bool max_given = table.find("ngram_max") != nullptr;
+            reader.refuse(max_given ? "ngram_max" : "ngram_min",
+                          fmt::format("speculation.ngram_min = {} is over speculation.ngram_max = "
+                                      "{}; expected at most that many",
+                                      speculation.ngram_min, speculation.ngram_max));
         }
     }
 

@@ -59,6 +59,20 @@ struct engine_configuration {
     uint32_t worker_count = 0; // 0: one for each core the process may run on
 };
 
+enum class speculation_method {
+    none,
+    prompt_lookup, // what followed the newest tokens where they stood in the same text before
+};
+
+// [speculation]: guesses at the next tokens, of which a step checks several at once.
+struct speculation_configuration {
+    speculation_method method = speculation_method::none;
+    uint32_t draft_tokens_max = 15; // guesses for a sequence and step
+    uint32_t ngram_min = 2;         // tokens that must have occurred before
+    uint32_t ngram_max = 5;         // tokens that are compared to choose among their occurrences
+    double row_cost = 0.4; // of a row beyond a step's first, as a share of a step of one row
+};
+
 // One line of [placement]: operations whose names match the pattern run on that backend.
 struct placement_configuration {
     name_pattern pattern;
@@ -118,6 +132,7 @@ struct configuration {
     model_configuration model;
     engine_configuration engine;
     generation_configuration generation;
+    speculation_configuration speculation;
     // In the order of the file: where several patterns match, the last one counts.
     std::vector<placement_configuration> placement;
     std::vector<module_format_configuration> module_formats; // likewise

@@ -1,5 +1,7 @@
 #include "engine/engine.hpp"
 
+#include "engine/prompt_lookup.hpp"
+
 #include <algorithm>
 #include <iterator>
 
@@ -22,11 +24,26 @@ std::optional<error> caught_from(Function&& function) {
     }
 }
 
+speculation_options speculation_options_of(const speculation_configuration& configured) {
+    speculation_options options;
+    options.draft_tokens_max = configured.draft_tokens_max;
+    options.row_cost = configured.row_cost;
+    if (configured.method == speculation_method::prompt_lookup) {
+        options.make_source = [min = configured.ngram_min, max = configured.ngram_max] {
+            return std::make_unique<prompt_lookup>(min, max);
+        };
+    }
+    return options;
+}
+
 } // namespace
 
 engine::engine(std::unique_ptr<step_executor> executor, engine_options options)
     : options_(std::move(options)), executor_(std::move(executor)), pool_(options_.pool),
       scheduler_(options_.limits, pool_) {
+    if (options_.speculation.make_source) {
+        speculator_.emplace(options_.speculation, options_.limits.tokens_per_step_max);
+    }
     register_metrics();
     thread_ = std::thread([this] { run(); });
 }
@@ -41,8 +58,10 @@ std::unique_ptr<engine> engine::create(const std::shared_ptr<const loaded_model>
             configuration.where("block_store"), configuration.block_store);
     }
     auto runner = std::make_unique<model_runner>(model);
-    runner->warm(configuration.engine.warm);
     engine_options options;
+    options.speculation = speculation_options_of(configuration.speculation);
+    const bool drafts = bool(options.speculation.make_source);
+    runner->warm(configuration.engine.warm, drafts ? options.speculation.draft_tokens_max : 0);
     options.pool = runner->pool_options();
     options.limits = {model->tokens_per_step_max(), model->sequences_max()};
     options.context = {model->text_tokenizer(), model->end_tokens(),
@@ -81,6 +100,10 @@ void engine::register_metrics() {
                                             "Tokens of prompts whose cached vectors were reused.");
     metrics_.completion_tokens =
         counter("sluice_completion_tokens_total", "Tokens that were generated.");
+    metrics_.draft_tokens =
+        counter("sluice_draft_tokens_total", "Guessed tokens that were checked.");
+    metrics_.draft_tokens_accepted =
+        counter("sluice_draft_tokens_accepted_total", "Guessed tokens that were right.");
     metrics_.step_seconds = options_.metrics->add(SLUICE_METRIC_HISTOGRAM, "sluice_step_seconds",
                                                   "Duration of a step.", seconds);
     metrics_.time_to_first_token_seconds =
@@ -244,6 +267,7 @@ void engine::step() {
     const step_plan* plan = nullptr;
     step_results results;
     const auto failure = caught_from([&] {
+        if (speculator_) offer_drafts();
         plan = &scheduler_.plan();
         if (plan->empty()) fail(SLUICE_INTERNAL, "requests wait, but the scheduler plans nothing");
         executor_->run(*plan, [this] { send_events(); }); // of the step before
@@ -265,10 +289,20 @@ void engine::step() {
     take_results(*plan, results);
 }
 
+void engine::offer_drafts() {
+    scheduler_.find_decoding(decoding_);
+    const auto drafts = speculator_->draft(decoding_);
+    for (size_t i = 0; i < drafts.size(); ++i) {
+        if (!drafts[i].empty()) scheduler_.draft(decoding_[i].sequence, drafts[i]);
+    }
+}
+
 void engine::note_times(const step_plan& plan) {
     using seconds = std::chrono::duration<double>;
     const step_times times = executor_->times();
-    const bool decodes = plan.decode_sequence_count == plan.parts.size();
+    const bool decodes =
+        std::all_of(plan.parts.begin(), plan.parts.end(),
+                    [](const step_part& part) { return part.row_count == 1 + part.draft_count; });
     if (decodes && decode_ended_) {
         const std::lock_guard lock(mutex_);
         ++statistics_.decode_steps;
@@ -293,9 +327,11 @@ engine::step_results engine::read_results(const step_plan& plan) {
         results.greedy = executor_->greedy();
     }
     const auto needs_logits = [&](const step_part& part) {
-        return is_sampled(part)
-               && (!is_greedy(part) || results.greedy.empty()
-                   || results.greedy[part.logit_begin].token < 0);
+        if (!is_sampled(part)) return false;
+        if (!is_greedy(part) || results.greedy.empty()) return true;
+        const auto chosen = results.greedy.subspan(part.logit_begin, part.logit_count);
+        return std::any_of(chosen.begin(), chosen.end(),
+                           [](const sampled_token& each) { return each.token < 0; });
     };
     if (std::any_of(plan.parts.begin(), plan.parts.end(), needs_logits)) {
         results.logits = executor_->logits();
@@ -304,28 +340,44 @@ engine::step_results engine::read_results(const step_plan& plan) {
 }
 
 void engine::take_results(const step_plan& plan, const step_results& results) {
-    const size_t width = executor_->vocabulary_size();
     for (const step_part& part : plan.parts) {
         if (!part.reaches_end || part.logit_count == 0) continue;
         generation_task& task = *tasks_.at(part.sequence);
         bool goes_on = false;
-        const auto failure = caught_from([&] {
-            // A greedy row takes what the backend has sampled whatever its neighbours need, so that
-            // they cannot change its text.
-            sampled_token next;
-            if (task.samples_greedily() && !results.greedy.empty()) {
-                next = results.greedy[part.logit_begin];
-            }
-            if (next.token < 0) {
-                next =
-                    task.sample(sampler_, results.logits.subspan(part.logit_begin * width, width));
-            }
-            goes_on = task.take(next, scheduler_.reused_tokens(part.sequence));
-            if (goes_on) scheduler_.append(part.sequence, task.last_token());
-        });
+        const auto failure = caught_from([&] { goes_on = take_rows(part, results, task); });
         if (failure) task.fail_with(*failure);
         if (!goes_on || failure) retire(part.sequence);
     }
+}
+
+// Takes the token that follows, and from the rows of a draft those after it, up to the first that
+// was guessed wrong. Each is sampled as it would be alone in its step: from its own row of logits,
+// after all tokens before it, with the number that belongs to its place. So a guess decides which
+// rows there are, and never what is sampled.
+bool engine::take_rows(const step_part& part, const step_results& results, generation_task& task) {
+    task.note_draft(part.draft_count);
+    uint32_t accepted = 0;
+    for (;; ++accepted) {
+        const sampled_token next = token_of(part.logit_begin + accepted, results, task);
+        if (!task.take(next, scheduler_.reused_tokens(part.sequence))) return false;
+        if (!scheduler_.append(part.sequence, task.last_token())) break;
+        task.note_accepted();
+    }
+    if (part.draft_count > 0) {
+        speculator_->note(part.sequence, accepted, accepted < part.draft_count);
+    }
+    return true;
+}
+
+sampled_token engine::token_of(uint32_t row, const step_results& results,
+                               const generation_task& task) {
+    // A greedy row takes what the backend has sampled whatever its neighbours need, so that they
+    // cannot change its text.
+    if (task.samples_greedily() && !results.greedy.empty() && results.greedy[row].token >= 0) {
+        return results.greedy[row];
+    }
+    const size_t width = executor_->vocabulary_size();
+    return task.sample(sampler_, results.logits.subspan(row * width, width));
 }
 
 // A step that failed takes its own requests with it; the others go on.
@@ -348,6 +400,7 @@ void engine::fail_step(const error& caught) {
 void engine::retire(sequence_id id) {
     const auto found = tasks_.find(id);
     scheduler_.remove(id);
+    if (speculator_) speculator_->forget(id);
     ended_.push_back(std::move(found->second));
     tasks_.erase(found);
 }
@@ -373,6 +426,8 @@ void engine::account(const generation_task& task) {
         metrics_.prompt_tokens->record(usage.prompt_tokens);
         metrics_.prompt_tokens_reused->record(usage.prompt_tokens_reused);
         metrics_.completion_tokens->record(usage.completion_tokens);
+        metrics_.draft_tokens->record(usage.draft_tokens);
+        metrics_.draft_tokens_accepted->record(usage.draft_tokens_accepted);
         if (usage.time_to_first_token_s > 0) {
             metrics_.time_to_first_token_seconds->record(usage.time_to_first_token_s);
         }
@@ -383,6 +438,8 @@ void engine::account(const generation_task& task) {
     statistics_.prompt_tokens += usage.prompt_tokens;
     statistics_.prompt_tokens_reused += usage.prompt_tokens_reused;
     statistics_.completion_tokens += usage.completion_tokens;
+    statistics_.draft_tokens += usage.draft_tokens;
+    statistics_.draft_tokens_accepted += usage.draft_tokens_accepted;
     statistics_.result_cache_hits += usage.from_result_cache ? 1 : 0;
 }
 

@@ -7,6 +7,7 @@
 #include "engine/model_runner.hpp"
 #include "engine/result_store.hpp"
 #include "engine/scheduler.hpp"
+#include "engine/speculation.hpp"
 
 #include <condition_variable>
 #include <functional>
@@ -22,6 +23,7 @@ struct engine_options {
     kv_pool_options pool;
     scheduler_limits limits;
     generation_context context;
+    speculation_options speculation;
     // Of block_key_root(), by tenant. Not set: tenants share one root.
     std::function<sluice_block_key(std::string_view tenant)> root_key;
     std::shared_ptr<result_store> results; // nullptr: none
@@ -34,11 +36,14 @@ struct engine_statistics {
     uint64_t prompt_tokens = 0;
     uint64_t prompt_tokens_reused = 0;
     uint64_t completion_tokens = 0;
+    uint64_t draft_tokens = 0;
+    uint64_t draft_tokens_accepted = 0;
     uint64_t result_cache_hits = 0;
     uint64_t steps = 0;
     uint64_t steps_failed = 0;
     uint64_t preemptions = 0;
-    // Steps that followed each other without a pause and had one row of each of their sequences.
+    // Steps that followed each other without a pause and had one row of each of their sequences,
+    // besides those of drafts.
     uint64_t decode_steps = 0;
     double decode_s = 0;      // from the end of the step before to their own
     double decode_host_s = 0; // of that, until they went to the backend
@@ -85,6 +90,8 @@ class engine {
         sluice_metric* prompt_tokens = nullptr;
         sluice_metric* prompt_tokens_reused = nullptr;
         sluice_metric* completion_tokens = nullptr;
+        sluice_metric* draft_tokens = nullptr;
+        sluice_metric* draft_tokens_accepted = nullptr;
         sluice_metric* step_seconds = nullptr;
         sluice_metric* time_to_first_token_seconds = nullptr;
     };
@@ -101,9 +108,12 @@ class engine {
     void admit(arrival added);
     void end_cancelled();
     void step();
+    void offer_drafts();
     void note_times(const step_plan& plan);
     step_results read_results(const step_plan& plan);
     void take_results(const step_plan& plan, const step_results& results);
+    bool take_rows(const step_part& part, const step_results& results, generation_task& task);
+    sampled_token token_of(uint32_t row, const step_results& results, const generation_task& task);
     void fail_step(const error& caught);
     void retire(sequence_id id);
     void send_events();
@@ -125,6 +135,8 @@ class engine {
     kv_pool pool_;
     scheduler scheduler_;
     sampler sampler_;
+    std::optional<speculator> speculator_;
+    std::vector<decoding_sequence> decoding_; // scratch of offer_drafts()
     std::unordered_map<sequence_id, task_pointer> tasks_;
     std::vector<task_pointer> ended_; // whose last events are to be sent
     sequence_id next_id_ = 1;

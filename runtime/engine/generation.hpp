@@ -50,10 +50,12 @@ std::string_view finish_reason_name(finish_reason reason); // "end_token"
 
 struct generation_usage {
     uint32_t prompt_tokens = 0;
-    uint32_t prompt_tokens_reused = 0; // found in the KV pool instead of computed
-    uint32_t completion_tokens = 0;    // sampled, those behind a stop string included
-    double time_to_first_token_s = 0;  // since submission; 0: there was none
-    double duration_s = 0;             // since submission
+    uint32_t prompt_tokens_reused = 0;  // found in the KV pool instead of computed
+    uint32_t completion_tokens = 0;     // sampled, those behind a stop string included
+    uint32_t draft_tokens = 0;          // guesses that were computed together with other tokens
+    uint32_t draft_tokens_accepted = 0; // of these, those that were right
+    double time_to_first_token_s = 0;   // since submission; 0: there was none
+    double duration_s = 0;              // since submission
     bool from_result_cache = false;
 
     // Tokens after the first by the time they took; 0 where there was only one.

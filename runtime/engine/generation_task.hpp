@@ -49,6 +49,9 @@ class generation_task {
     // next; otherwise it has ended.
     bool take(const sampled_token& sampled, uint32_t reused_tokens);
     int32_t last_token() const { return completion_.back(); }
+    // Counts guesses at tokens to come, as a step with some ends, and each that take() confirmed.
+    void note_draft(uint32_t computed) { usage_.draft_tokens += computed; }
+    void note_accepted() { ++usage_.draft_tokens_accepted; }
 
     // Ends it from outside: what is left of the text is certain then.
     void finish(finish_reason reason);

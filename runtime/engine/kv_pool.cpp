@@ -294,6 +294,14 @@ void kv_pool::commit(kv_sequence& sequence, std::span<const int32_t> tokens) {
     }
 }
 
+void kv_pool::trim(kv_sequence& sequence) {
+    const uint64_t kept = blocks_for(sequence.length, options_.tokens_per_block);
+    for (uint32_t group = 0; group < group_count(); ++group) {
+        std::vector<int32_t>& table = sequence.tables[group];
+        for (; table.size() > kept; table.pop_back()) release(group, table.back());
+    }
+}
+
 int32_t kv_pool::slot(const kv_sequence& sequence, uint32_t group, uint32_t position) const {
     const int32_t block = sequence.tables[group].at(position / options_.tokens_per_block);
     return block * int32_t(options_.tokens_per_block)

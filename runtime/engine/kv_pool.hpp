@@ -94,6 +94,9 @@ class kv_pool {
     // Tells that the vectors of these tokens, which follow `length`, are written. Full blocks are
     // published, and blocks that the window has passed are given back.
     void commit(kv_sequence& sequence, std::span<const int32_t> tokens);
+    // Gives back the blocks that were reserved past `length`, and with them whatever was written
+    // there without a commit.
+    void trim(kv_sequence& sequence);
 
     // Slot number (block * tokens_per_block + place) of a reserved position.
     int32_t slot(const kv_sequence& sequence, uint32_t group, uint32_t position) const;

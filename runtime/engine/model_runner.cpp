@@ -181,12 +181,13 @@ void model_runner::release_oldest() {
     bounds_.pop_back();
 }
 
-std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which) const {
+std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which,
+                                                 uint32_t draft_tokens_max) const {
     std::vector<extent_sizes> sizes;
     if (which == warm_sizes::none) return sizes;
     const extent_sizes largest = model_->extents_max();
-    const auto add = [&](uint32_t tokens, uint32_t sequences, uint32_t columns) {
-        const extent_sizes extents = extents_for(tokens, sequences, sequences, columns);
+    const auto add = [&](uint32_t tokens, uint32_t sequences, uint32_t logits, uint32_t columns) {
+        const extent_sizes extents = extents_for(tokens, sequences, logits, columns);
         if (std::find(sizes.begin(), sizes.end(), extents) == sizes.end()) sizes.push_back(extents);
     };
     const uint32_t tokens_max = largest[SLUICE_EXTENT_TOKENS];
@@ -194,17 +195,22 @@ std::vector<extent_sizes> model_runner::sizes_of(warm_sizes which) const {
         which == warm_sizes::all ? size_ladder(tokens_max) : std::vector<uint32_t>{tokens_max};
     for (const uint32_t columns : column_ladder(largest[SLUICE_EXTENT_BLOCKS])) {
         for (const uint32_t sequences : size_ladder(largest[SLUICE_EXTENT_SEQUENCES])) {
-            add(sequences, sequences, columns);
+            const uint64_t rows_max = uint64_t(sequences) * (1 + draft_tokens_max);
+            for (const uint32_t rows : size_ladder(tokens_max)) {
+                if (rows < sequences || rows > rows_max) continue;
+                add(rows, sequences, rows, columns); // every row's logits are wanted
+            }
         }
         for (const uint32_t tokens : prompts) {
-            if (uint64_t(columns) * model_->tokens_per_block() >= tokens) add(tokens, 1, columns);
+            if (uint64_t(columns) * model_->tokens_per_block() >= tokens)
+                add(tokens, 1, 1, columns);
         }
     }
     return sizes;
 }
 
-size_t model_runner::warm(warm_sizes which) {
-    const std::vector<extent_sizes> sizes = sizes_of(which);
+size_t model_runner::warm(warm_sizes which, uint32_t draft_tokens_max) {
+    const std::vector<extent_sizes> sizes = sizes_of(which, draft_tokens_max);
     if (sizes.empty()) return 0;
     bounds_max_ = cold_bounds_max + sizes.size();
     host_services& services = model_->services();

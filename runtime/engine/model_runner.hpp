@@ -57,9 +57,10 @@ class model_runner final : public step_executor {
     std::span<const sampled_token> greedy() override;
     step_times times() const override { return segments_.times(); }
 
-    // Prepares steps of these sizes, so that their first ones are not slower than the others. Logs
-    // what it does. Returns the number of sizes that fit into memory.
-    size_t warm(warm_sizes which);
+    // Prepares steps of these sizes, so that their first ones are not slower than the others; those
+    // that decode also with up to so many rows of drafts for each sequence. Logs what it does.
+    // Returns the number of sizes that fit into memory.
+    size_t warm(warm_sizes which, uint32_t draft_tokens_max = 0);
     // Sizes of steps that can run at once, without being prepared first.
     size_t prepared_count() const { return bounds_.size(); }
 
@@ -95,7 +96,7 @@ class model_runner final : public step_executor {
     bound_step& bound_for(const extent_sizes& extents);
     bound_step bind(const extent_sizes& extents);
     void release_oldest();
-    std::vector<extent_sizes> sizes_of(warm_sizes which) const;
+    std::vector<extent_sizes> sizes_of(warm_sizes which, uint32_t draft_tokens_max) const;
     const logit_buffers& buffers_for(uint32_t rows);
     const bound_step& last_step() const;
     void make_dropped_counts();

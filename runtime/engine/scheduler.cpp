@@ -102,13 +102,49 @@ void scheduler::remove(sequence_id id) {
     sequences_.erase(found);
 }
 
-void scheduler::append(sequence_id id, int32_t token) {
+bool scheduler::append(sequence_id id, int32_t token) {
     record& sequence = at(id);
     if (sequence.known() >= sequence.request.tokens_max) {
         fail(SLUICE_INTERNAL, "sequence {} grows beyond its {} tokens", id,
              sequence.request.tokens_max);
     }
     sequence.request.tokens.push_back(token);
+    const bool guessed = sequence.draft_computed && sequence.draft_settled < sequence.draft.size()
+                         && sequence.draft[sequence.draft_settled] == token;
+    if (!guessed) {
+        forget_draft(sequence);
+        return false;
+    }
+    ++sequence.draft_settled;
+    pool_.commit(sequence.cache, std::span(&token, 1));
+    return true;
+}
+
+void scheduler::find_decoding(std::vector<decoding_sequence>& found) const {
+    found.clear();
+    for (const record* sequence : running_) {
+        if (sequence->pending() != 1) continue;
+        found.push_back({sequence->id, sequence->request.tokens, draft_room(*sequence)});
+    }
+}
+
+uint32_t scheduler::draft_room(const record& sequence) const {
+    const scheduled_request& request = sequence.request;
+    // A step brings a token more than the guesses that are right, so the last one needs no guess.
+    uint32_t room = request.tokens_max - std::min(request.tokens_max, sequence.known() + 1);
+    if (request.chunk_tokens_max > 0) room = std::min(room, request.chunk_tokens_max - 1);
+    return room;
+}
+
+void scheduler::draft(sequence_id id, std::span<const int32_t> tokens) {
+    at(id).draft.assign(tokens.begin(), tokens.end());
+}
+
+void scheduler::forget_draft(record& sequence) {
+    if (sequence.draft_computed) pool_.trim(sequence.cache);
+    sequence.draft.clear();
+    sequence.draft_computed = false;
+    sequence.draft_settled = 0;
 }
 
 // ---- Planning ----
@@ -117,11 +153,15 @@ const step_plan& scheduler::plan() {
     if (plan_open_) fail(SLUICE_INTERNAL, "a step is planned while another one runs");
     plan_.clear();
     chosen_.clear();
-    for (record* sequence : running_) sequence->planned = 0;
+    for (record* sequence : running_) {
+        sequence->planned = sequence->drafted = 0;
+        if (sequence->draft_computed) forget_draft(*sequence);
+    }
     rows_left_ = limits_.tokens_per_step_max;
     plan_decodes();
     plan_prompts();
     admit();
+    plan_drafts();
     if (chosen_.empty()) return plan_;
     lay_out();
     plan_open_ = true;
@@ -169,6 +209,7 @@ bool scheduler::reserve_or_preempt(record& sequence) {
 void scheduler::preempt(record& victim) {
     // What was chosen so far is older, so the victim has no rows in this plan.
     pool_.close(victim.cache);
+    victim.draft.clear();
     victim.running = false;
     std::erase(running_, &victim);
     const auto later = std::find_if(waiting_.begin(), waiting_.end(), [&](const record* other) {
@@ -225,6 +266,20 @@ bool scheduler::admit_one(record& candidate) {
     return true;
 }
 
+// Guesses take what is left when everything certain has its rows and blocks.
+void scheduler::plan_drafts() {
+    for (record* sequence : chosen_) {
+        if (sequence->draft.empty() || sequence->pending() != 1) continue;
+        auto count = uint32_t(sequence->draft.size());
+        count = std::min({count, rows_left_, draft_room(*sequence)});
+        while (count > 0 && !pool_.reserve(sequence->cache, 1 + count, plan_.copies)) --count;
+        sequence->draft.resize(count);
+        sequence->drafted = count;
+        sequence->planned += count;
+        rows_left_ -= count;
+    }
+}
+
 // ---- The arrays ----
 
 void scheduler::lay_out() {
@@ -251,17 +306,20 @@ void scheduler::lay_out_part(record& sequence, bool single) {
     part.row_count = sequence.planned;
     part.position = sequence.cache.length;
     part.logit_begin = uint32_t(plan_.logit_rows.size());
-    part.reaches_end = sequence.planned == sequence.pending();
+    part.draft_count = sequence.drafted;
+    const uint32_t certain = sequence.planned - sequence.drafted;
+    part.reaches_end = certain == sequence.pending();
     const auto place = int32_t(plan_.parts.size());
     for (uint32_t i = 0; i < sequence.planned; ++i) {
         const uint32_t position = part.position + i;
-        plan_.token_ids.push_back(sequence.request.tokens[position]);
+        plan_.token_ids.push_back(i < certain ? sequence.request.tokens[position]
+                                              : sequence.draft[i - certain]);
         plan_.position.push_back(int32_t(position));
         plan_.sequence_of_row.push_back(place);
         for (uint32_t group = 0; group < pool_.group_count(); ++group) {
             plan_.slot[group].push_back(pool_.slot(sequence.cache, group, position));
         }
-        const bool last = part.reaches_end && i + 1 == sequence.planned;
+        const bool last = part.reaches_end && i + 1 >= certain;
         if (sequence.request.logits == logits_wanted::all
             || (sequence.request.logits == logits_wanted::last && last)) {
             plan_.logit_rows.push_back(int32_t(part.row_begin + i));
@@ -290,15 +348,21 @@ void scheduler::complete() {
     plan_open_ = false;
     for (record* sequence : chosen_) {
         const std::span<const int32_t> known(sequence->request.tokens);
-        pool_.commit(sequence->cache, known.subspan(sequence->cache.length, sequence->planned));
-        sequence->planned = 0;
+        pool_.commit(sequence->cache,
+                     known.subspan(sequence->cache.length, sequence->planned - sequence->drafted));
+        sequence->draft_computed = sequence->drafted > 0;
+        sequence->planned = sequence->drafted = 0;
     }
     chosen_.clear(); // its sequences may be removed from here on
 }
 
 void scheduler::abandon() {
     plan_open_ = false;
-    for (record* sequence : chosen_) sequence->planned = 0;
+    for (record* sequence : chosen_) {
+        sequence->draft_computed = sequence->drafted > 0; // and blocks were reserved for it
+        forget_draft(*sequence);
+        sequence->planned = sequence->drafted = 0;
+    }
     chosen_.clear();
 }
 

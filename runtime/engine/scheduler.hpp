@@ -6,6 +6,11 @@
 // known tokens; when decodes run out of blocks, the youngest sequence gives its blocks back and
 // waits, to be computed again from what is still cached (recompute rather than swap).
 //
+// A decoding sequence may come with a draft: guesses at the tokens that follow, which the same step
+// computes in rows behind the sequence's own. Rows and blocks that nothing certain needs are
+// theirs. What is written for a guess counts only once append() has brought the same token; from
+// the first other one on it is forgotten, and never seen by the pool.
+//
 // Pure bookkeeping: no backend, no clock, no thread. Not for several threads at once.
 #pragma once
 
@@ -54,6 +59,7 @@ struct step_part {
     uint32_t position = 0;
     uint32_t logit_begin = 0; // first of its rows in the logits [L, V]
     uint32_t logit_count = 0;
+    uint32_t draft_count = 0; // of its rows, the last ones: guesses
     bool reaches_end = false; // after this step all known tokens are computed
 };
 
@@ -91,6 +97,13 @@ struct scheduler_statistics {
     uint64_t preemptions = 0;
 };
 
+// A running sequence whose next step computes one token, its newest.
+struct decoding_sequence {
+    sequence_id sequence = 0;
+    std::span<const int32_t> tokens; // valid until its next append()
+    uint32_t draft_tokens_max = 0;   // a longer draft could not be of use
+};
+
 class scheduler {
   public:
     // `pool` outlives the scheduler.
@@ -102,8 +115,15 @@ class scheduler {
     void add(sequence_id id, scheduled_request request);
     // Takes a sequence out, wherever it stands. Unknown ones are ignored.
     void remove(sequence_id id);
-    // The next token of a sequence whose tokens are all computed.
-    void append(sequence_id id, int32_t token);
+    // The next token of a sequence whose tokens are all computed. Returns whether the last step has
+    // computed that one too, as a guess: then the next one follows from the next of its logit rows.
+    bool append(sequence_id id, int32_t token);
+
+    // The sequences that the next step decodes, by arrival.
+    void find_decoding(std::vector<decoding_sequence>& found) const;
+    // Guesses at what follows the tokens of a decoding sequence, for the next plan, which takes as
+    // many of them as there is room for.
+    void draft(sequence_id id, std::span<const int32_t> tokens);
 
     // Plans the next step. An empty plan means that nothing can run (nothing is queued, or all
     // sequences wait for append()). At most one plan is open at a time.
@@ -134,7 +154,11 @@ class scheduler {
         kv_sequence cache;
         bool running = false;
         std::optional<uint32_t> reused;
-        uint32_t planned = 0; // rows in the open plan
+        uint32_t planned = 0;        // rows in the open plan
+        uint32_t drafted = 0;        // of these, the last ones: guesses
+        std::vector<int32_t> draft;  // of what follows the known tokens
+        bool draft_computed = false; // a step has run with it, and append() says what was right
+        uint32_t draft_settled = 0;  // of its tokens: those that came since
 
         uint32_t known() const { return static_cast<uint32_t>(request.tokens.size()); }
         uint32_t pending() const { return known() - cache.length; }
@@ -144,6 +168,9 @@ class scheduler {
     const record& at(sequence_id id) const;
     void plan_decodes();
     void plan_prompts();
+    void plan_drafts();
+    uint32_t draft_room(const record& sequence) const;
+    void forget_draft(record& sequence);
     void admit();
     bool admit_one(record& candidate);
     bool reserve_or_preempt(record& sequence);

@@ -157,6 +157,8 @@ void pipeline_run::add_usage(const generation_usage& usage) {
     usage_.prompt_tokens += usage.prompt_tokens;
     usage_.prompt_tokens_reused += usage.prompt_tokens_reused;
     usage_.completion_tokens += usage.completion_tokens;
+    usage_.draft_tokens += usage.draft_tokens;
+    usage_.draft_tokens_accepted += usage.draft_tokens_accepted;
     usage_.from_result_cache = usage_.from_result_cache || usage.from_result_cache;
     usage_.duration_s = now.count();
 }

@@ -1,7 +1,6 @@
 #include "engine/engine.hpp"
 
-#include "engine/fake_executor.hpp"
-#include "engine/letter_tokenizer.hpp"
+#include "engine/engine_fixture.hpp"
 
 #include <doctest/doctest.h>
 
@@ -16,65 +15,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-struct fixture {
-    fake_executor* executor = nullptr;
-    std::unique_ptr<engine> made;
-
-    explicit fixture(uint32_t blocks = 64, scheduler_limits limits = {16, 4},
-                     std::function<void(const step_plan&)> before_step = {},
-                     std::shared_ptr<result_store> results = nullptr) {
-        engine_options options;
-        options.pool = {4, {{blocks, 0}}, true};
-        options.limits = limits;
-        options.context = {letter_tokenizer(), {letter_end}, letter_count, blocks * 4};
-        options.results = std::move(results);
-        options.root_key = [](std::string_view tenant) {
-            return block_key_root({"fake", "", "", "", tenant}, 4);
-        };
-        auto owned = std::make_unique<fake_executor>(letter_count, options.pool);
-        executor = owned.get();
-        executor->before_step = std::move(before_step);
-        made = std::make_unique<engine>(std::move(owned), std::move(options));
-    }
-    engine* operator->() const { return made.get(); }
-};
-
-generation_request request_for(std::vector<int32_t> tokens, uint32_t tokens_max) {
-    generation_request request;
-    request.token_ids = std::move(tokens);
-    request.parameters.tokens_max = tokens_max;
-    request.parameters.end_tokens_stop = false;
-    return request;
-}
-
-struct answer {
-    std::string text;
-    std::vector<int32_t> tokens;
-    std::vector<float> log_probabilities;
-    generation_event last;
-};
-
-void add(answer& whole, const generation_event& event) {
-    if (event.finished) {
-        whole.last = event;
-        return;
-    }
-    whole.text += event.text;
-    whole.tokens.insert(whole.tokens.end(), event.token_ids.begin(), event.token_ids.end());
-    whole.log_probabilities.insert(whole.log_probabilities.end(), event.log_probabilities.begin(),
-                                   event.log_probabilities.end());
-}
-
-answer read_all(generation& stream) {
-    answer whole;
-    while (const auto event = stream.wait(10s)) add(whole, *event);
-    return whole;
-}
-
-std::string letters(const std::vector<int32_t>& tokens) {
-    return letter_tokenizer()->decode(tokens, true);
-}
-
 std::string message_of(const std::function<void()>& function) {
     try {
         function();
@@ -87,7 +27,7 @@ std::string message_of(const std::function<void()>& function) {
 } // namespace
 
 TEST_CASE("a greedy answer is the model's own, in tokens and text") {
-    fixture engine;
+    engine_fixture engine;
     const std::vector<int32_t> prompt{7, 4, 11, 11, 14};
     const auto expected = fake_executor::expected(prompt, 40, letter_count);
     const answer whole = read_all(*engine->submit(request_for(prompt, 40)));
@@ -103,7 +43,7 @@ TEST_CASE("a greedy answer is the model's own, in tokens and text") {
 }
 
 TEST_CASE("all logits are read only where a row needs more of them than the backend's choice") {
-    fixture engine;
+    engine_fixture engine;
     engine.executor->samples = true;
     const std::vector<int32_t> prompt{7, 4, 11, 11, 14};
     const answer greedy = read_all(*engine->submit(request_for(prompt, 40)));
@@ -134,7 +74,7 @@ TEST_CASE("all logits are read only where a row needs more of them than the back
 }
 
 TEST_CASE("time between decode steps is counted apart from theirs") {
-    fixture engine;
+    engine_fixture engine;
     read_all(*engine->submit(request_for({7, 4, 11, 11, 14}, 40)));
     const engine_statistics first = engine->statistics();
     // The prompt's step is none of them, and the first after it does not follow one.
@@ -148,7 +88,7 @@ TEST_CASE("time between decode steps is counted apart from theirs") {
 
 TEST_CASE("what a step made is sent while the next one runs") {
     std::string log;
-    fixture engine(64, {16, 4}, [&](const step_plan&) { log += 's'; });
+    engine_fixture engine(64, {16, 4}, [&](const step_plan&) { log += 's'; });
     const auto stream = engine->submit(
         request_for({7, 4, 11}, 3), [&](const auto& event) { log += event.finished ? 'f' : 'e'; });
     stream->join();
@@ -157,7 +97,8 @@ TEST_CASE("what a step made is sent while the next one runs") {
 
 TEST_CASE("requests that are submitted together begin together") {
     std::vector<size_t> parts;
-    fixture engine(64, {16, 4}, [&](const step_plan& plan) { parts.push_back(plan.parts.size()); });
+    engine_fixture engine(64, {16, 4},
+                          [&](const step_plan& plan) { parts.push_back(plan.parts.size()); });
     CHECK_THROWS_AS(engine->submit({request_for({1, 2}, 4), request_for({}, 4)}), error);
     const auto streams =
         engine->submit({request_for({1, 2, 3}, 4), request_for({4, 5}, 4), request_for({6}, 4)});
@@ -169,7 +110,7 @@ TEST_CASE("requests that are submitted together begin together") {
 }
 
 TEST_CASE("a text prompt is the tokens it is made of") {
-    fixture engine;
+    engine_fixture engine;
     generation_request request;
     request.prompt = "hello";
     request.parameters.tokens_max = 12;
@@ -179,7 +120,7 @@ TEST_CASE("a text prompt is the tokens it is made of") {
 }
 
 TEST_CASE("the end token ends the text and is not part of it") {
-    fixture engine;
+    engine_fixture engine;
     // A prompt whose greedy answer comes to the end token after some letters.
     for (int32_t first = 0; first < 26; ++first) {
         const auto expected = fake_executor::expected({first}, 60, letter_count);
@@ -197,7 +138,7 @@ TEST_CASE("the end token ends the text and is not part of it") {
 }
 
 TEST_CASE("stop strings end the text across tokens, wherever they are") {
-    fixture engine;
+    engine_fixture engine;
     int tried = 0;
     for (int32_t first = 0; first < 26; ++first) {
         const auto expected = fake_executor::expected({first}, 40, letter_count);
@@ -221,7 +162,7 @@ TEST_CASE("requests that run together get the texts they get alone") {
     std::mt19937 random(8);
     for (const uint32_t blocks :
          {20u, 64u}) { // a pool that is too small for all, and one that is not
-        fixture engine(blocks, {12, 5});
+        engine_fixture engine(blocks, {12, 5});
         std::vector<std::vector<int32_t>> expected;
         std::vector<std::shared_ptr<generation>> streams;
         for (int i = 0; i < 40; ++i) {
@@ -252,7 +193,7 @@ TEST_CASE("requests that run together get the texts they get alone") {
 }
 
 TEST_CASE("a second request reuses the first one's prefix and says so") {
-    fixture engine;
+    engine_fixture engine;
     const std::vector<int32_t> prompt(22, 3);
     const answer first = read_all(*engine->submit(request_for(prompt, 5)));
     const answer second = read_all(*engine->submit(request_for(prompt, 5)));
@@ -265,7 +206,7 @@ TEST_CASE("a second request reuses the first one's prefix and says so") {
 }
 
 TEST_CASE("cancelling ends one request and no other") {
-    fixture engine(256, {16, 4}, [](const step_plan&) { std::this_thread::sleep_for(1ms); });
+    engine_fixture engine(256, {16, 4}, [](const step_plan&) { std::this_thread::sleep_for(1ms); });
     auto endless = engine->submit(request_for({1, 2}, 1000));
     auto other = engine->submit(request_for({1, 3}, 20));
     REQUIRE(endless->wait(10s).has_value());
@@ -280,7 +221,7 @@ TEST_CASE("cancelling ends one request and no other") {
 }
 
 TEST_CASE("a deadline ends a request with what there is") {
-    fixture engine(256, {16, 4}, [](const step_plan&) { std::this_thread::sleep_for(1ms); });
+    engine_fixture engine(256, {16, 4}, [](const step_plan&) { std::this_thread::sleep_for(1ms); });
     generation_request request = request_for({1, 2}, 1000);
     request.deadline = std::chrono::steady_clock::now() + 60ms;
     const answer whole = read_all(*engine->submit(request));
@@ -290,7 +231,7 @@ TEST_CASE("a deadline ends a request with what there is") {
 }
 
 TEST_CASE("the context ends what no other limit ends") {
-    fixture engine(4); // 16 tokens
+    engine_fixture engine(4); // 16 tokens
     const answer whole = read_all(*engine->submit(request_for({1, 2, 3}, 1000)));
     CHECK(whole.last.reason == finish_reason::context_full);
     CHECK(whole.last.usage.completion_tokens == 13);
@@ -298,7 +239,7 @@ TEST_CASE("the context ends what no other limit ends") {
 
 TEST_CASE("a step that fails takes its own requests, and the engine goes on") {
     std::atomic<int> failures{0};
-    fixture engine(64, {16, 4}, [&](const step_plan& plan) {
+    engine_fixture engine(64, {16, 4}, [&](const step_plan& plan) {
         // A poisoned token: whatever shares its step is lost with it.
         for (const int32_t token : plan.token_ids) {
             if (token == 25) {
@@ -321,7 +262,7 @@ TEST_CASE("a step that fails takes its own requests, and the engine goes on") {
 }
 
 TEST_CASE("requests that cannot run are refused at once") {
-    fixture engine(8);
+    engine_fixture engine(8);
     const auto refused = [&](generation_request request) {
         return message_of([&] { engine->submit(std::move(request)); });
     };
@@ -341,7 +282,7 @@ TEST_CASE("requests that cannot run are refused at once") {
 }
 
 TEST_CASE("callbacks see every event in order, and may submit and cancel") {
-    fixture engine;
+    engine_fixture engine;
     std::promise<answer> first_done, second_done;
     answer first, second;
     auto stream = engine->submit(request_for({5}, 8), [&](const generation_event& event) {
@@ -360,7 +301,7 @@ TEST_CASE("callbacks see every event in order, and may submit and cancel") {
 }
 
 TEST_CASE("a callback that throws cancels its own request") {
-    fixture engine;
+    engine_fixture engine;
     std::atomic<int> events{0};
     auto stream = engine->submit(request_for({5}, 50), [&](const generation_event&) {
         ++events;
@@ -375,7 +316,8 @@ TEST_CASE("a callback that throws cancels its own request") {
 TEST_CASE("destroying the engine ends what still runs") {
     std::shared_ptr<generation> running, waiting;
     {
-        fixture engine(256, {16, 1}, [](const step_plan&) { std::this_thread::sleep_for(1ms); });
+        engine_fixture engine(256, {16, 1},
+                              [](const step_plan&) { std::this_thread::sleep_for(1ms); });
         running = engine->submit(request_for({1}, 900));
         waiting = engine->submit(request_for({2}, 900));
         REQUIRE(running->wait(10s).has_value());
@@ -385,7 +327,7 @@ TEST_CASE("destroying the engine ends what still runs") {
 }
 
 TEST_CASE("characters that span tokens come whole, and the pieces make up the decoded text") {
-    fixture engine;
+    engine_fixture engine;
     int split = 0;
     for (int32_t first = 0; first < 28; ++first) {
         const auto expected = fake_executor::expected({first}, 60, letter_count);
@@ -406,7 +348,7 @@ TEST_CASE("characters that span tokens come whole, and the pieces make up the de
 }
 
 TEST_CASE("many threads submit, read and cancel") {
-    fixture engine(128, {24, 6});
+    engine_fixture engine(128, {24, 6});
     std::vector<std::thread> threads;
     std::atomic<int> wrong{0};
     for (int t = 0; t < 4; ++t) {

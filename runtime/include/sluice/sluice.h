@@ -132,6 +132,8 @@ typedef struct sluice_generation_usage {
     double duration_s;
     double tokens_per_second; /* after the first token */
     uint32_t from_result_cache;
+    uint32_t draft_tokens; /* guesses that were computed together with other tokens */
+    uint32_t draft_tokens_accepted; /* of these, those that were right */
     uint32_t reserved;
 } sluice_generation_usage;
 

@@ -63,6 +63,8 @@ struct usage {
     double duration_s = 0;
     double tokens_per_second = 0;
     bool from_result_cache = false;
+    uint32_t draft_tokens = 0; // guesses that were computed together with other tokens
+    uint32_t draft_tokens_accepted = 0;
 };
 
 // A piece of an answer, or its end.
@@ -98,6 +100,11 @@ struct event {
                           source.usage->duration_s,
                           source.usage->tokens_per_second,
                           source.usage->from_result_cache != 0};
+            // A library from before these were there says nothing of them.
+            if (SLUICE_HAS_FIELD(sluice_generation_usage, source.usage, draft_tokens_accepted)) {
+                copy.usage.draft_tokens = source.usage->draft_tokens;
+                copy.usage.draft_tokens_accepted = source.usage->draft_tokens_accepted;
+            }
         }
         return copy;
     }
