@@ -209,10 +209,15 @@ class configuration_reader {
         assign(speculation.row_cost, reader.number("row_cost", 0, 1));
         reader.finish();
         if (speculation.ngram_min > speculation.ngram_max) {
-            const bool max_given = table.find("ngram_max") != nullptr;
-            reader.refuse(max_given ? "ngram_max" : "ngram_min",
-                          fmt::format("speculation.ngram_min = {} is over speculation.ngram_max = "
-                                      "{}; expected at most that many",
+            if (table.find("ngram_max") != nullptr) {
+                reader.refuse("ngram_max",
+                              fmt::format("{} is less than speculation.ngram_min = "
+                                          "{}; expected at least that many",
+                                          speculation.ngram_max, speculation.ngram_min));
+            }
+            reader.refuse("ngram_min",
+                          fmt::format("{} is more than speculation.ngram_max = {}; expected at "
+                                      "most that many",
                                       speculation.ngram_min, speculation.ngram_max));
         }
     }

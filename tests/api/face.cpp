@@ -57,6 +57,23 @@ TEST_CASE("the same seed gives the same text, another one another") {
     CHECK(runtime.generate(asked).token_ids != first);
 }
 
+TEST_CASE("guesses of speculation are counted, and the tokens are those without") {
+    // Single tokens are looked up, and a penalty below 1 draws the text back to what was said.
+    auto asked = request_for(prompt(4));
+    asked.repetition_penalty = 0.5;
+    asked.tokens_max = 40;
+    auto plain = embed::runtime::from_text(toml_for("qwen3_moe", "reference"));
+    auto drafted = embed::runtime::from_text(
+        toml_for("qwen3_moe", "reference",
+                 "[speculation]\nmethod = \"prompt_lookup\"\nngram_min = 1\nrow_cost = 0.1\n"));
+    const embed::event expected = plain.generate(asked);
+    const embed::event found = drafted.generate(asked);
+    CHECK(found.token_ids == expected.token_ids);
+    CHECK(expected.usage.draft_tokens == 0);
+    CHECK(found.usage.draft_tokens_accepted > 0);
+    CHECK(found.usage.draft_tokens >= found.usage.draft_tokens_accepted);
+}
+
 TEST_CASE("what a callback throws ends the request and comes out of wait") {
     auto runtime = embed::runtime::from_text(toml_for("llama", "onednn"));
     auto asked = request_for(prompt(4));

@@ -47,7 +47,8 @@ TEST_CASE("backend, router and cache are switched by one setting, and the text s
     const auto quickstart = configuration_path("quickstart");
     const auto expected = run(quickstart);
     for (const char* setting : {"backend=reference", "router=subprogram", "result_cache=memory",
-                                "engine.prefix_reuse=false", "engine.worker_count=1"}) {
+                                "engine.prefix_reuse=false", "engine.worker_count=1",
+                                "speculation.method=prompt_lookup"}) {
         CAPTURE(setting);
         const auto found = run(quickstart, {setting});
         CHECK(found["token_ids"] == expected["token_ids"]);
@@ -56,8 +57,8 @@ TEST_CASE("backend, router and cache are switched by one setting, and the text s
     const auto all =
         run(quickstart, {"backend=reference", "router=subprogram", "result_cache=memory"});
     CHECK(all["token_ids"] == expected["token_ids"]);
-    for (const char* name :
-         {"reference", "subprogram_router", "result_cache", "experts_on_reference"}) {
+    for (const char* name : {"reference", "subprogram_router", "result_cache",
+                             "experts_on_reference", "speculation"}) {
         CAPTURE(name);
         CHECK(run(configuration_path(name))["token_ids"] == expected["token_ids"]);
     }

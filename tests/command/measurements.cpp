@@ -205,3 +205,25 @@ TEST_CASE("bench reports speeds and their shares of the machine's limits") {
     CHECK(json["prefill_tokens_per_second_all"].size() == 2);
     CHECK(json["backend"] == default_backend());
 }
+
+TEST_CASE("bench --prompt compares what follows a text with and without speculation") {
+    const std::vector<std::string> arguments{
+        "bench",           configuration_path("quickstart"),
+        "--set",           "backend=" + default_backend(),
+        "--prompt",        "one two three one two three one two",
+        "--decode-tokens", "24",
+        "--repetitions",   "2"};
+    auto with_json = arguments;
+    with_json.push_back("--json");
+    const auto json = sluice_command(with_json).json();
+    check_keys(json, {"plain", "speculation", "ratio", "row_cost", "equal_tokens", "same_text"});
+    CHECK(json["same_text"] == true);
+    CHECK(json["equal_tokens"] == 25);
+    CHECK(json["ratio"] > 0.0);
+    CHECK(json["plain"]["draft_tokens"] == 0);
+    CHECK(json["plain"]["rows_per_step"] == 1.0);
+    CHECK(json["plain"]["tokens_per_second_all"].size() == 2);
+    CHECK(json["speculation"]["draft_tokens_accepted"] > 0);
+    CHECK(json["speculation"]["rows_per_step"] > 1.0);
+    CHECK(sluice_command(arguments).output.find("the text is the same") != std::string::npos);
+}

@@ -21,8 +21,9 @@ TEST_CASE("run writes the text to standard output and figures to standard error"
     with_json.push_back("--json");
     const auto json = sluice_command(with_json).json();
     check_keys(json, {"text", "token_ids", "finish_reason", "prompt_tokens", "prompt_tokens_reused",
-                      "completion_tokens", "time_to_first_token_seconds", "tokens_per_second",
-                      "duration_seconds", "from_result_cache"});
+                      "completion_tokens", "draft_tokens", "draft_tokens_accepted",
+                      "time_to_first_token_seconds", "tokens_per_second", "duration_seconds",
+                      "from_result_cache"});
     CHECK(text.output == json["text"].get<std::string>() + "\n");
     CHECK(text.errors.find("12 tokens") != std::string::npos);
     CHECK(json["token_ids"].size() == 12);
@@ -34,6 +35,25 @@ TEST_CASE("run writes the text to standard output and figures to standard error"
     const auto decoded =
         sluice_command({"tokenize", default_model(), "--decode"}, json["token_ids"].dump());
     CHECK(decoded.output == json["text"].get<std::string>());
+}
+
+TEST_CASE("run says how many guessed tokens were right, and the text is that without") {
+    const std::vector<std::string> asked{"--prompt", "one two three one two three one two",
+                                         "--max-tokens", "40"};
+    auto arguments = quickstart(asked);
+    arguments.push_back("--json");
+    const auto plain = sluice_command(arguments).json();
+    CHECK(plain["draft_tokens"] == 0);
+    arguments.insert(arguments.end(), {"--set", "speculation.method=prompt_lookup"});
+    const auto drafted = sluice_command(arguments).json();
+    CHECK(drafted["text"] == plain["text"]);
+    CHECK(drafted["draft_tokens_accepted"] > 0);
+    CHECK(drafted["draft_tokens"] >= drafted["draft_tokens_accepted"]);
+
+    arguments = quickstart(asked);
+    arguments.insert(arguments.end(), {"--set", "speculation.method=prompt_lookup"});
+    CHECK(sluice_command(arguments).errors.find(" guessed tokens were right") != std::string::npos);
+    CHECK(sluice_command(quickstart(asked)).errors.find("guessed") == std::string::npos);
 }
 
 TEST_CASE("a stop text ends the text and is not part of it") {

@@ -40,6 +40,11 @@ TEST_CASE("an empty configuration has the defaults") {
     CHECK(c.generation.temperature == 0.0);
     CHECK(c.generation.top_p == 1.0);
     CHECK(c.generation.repetition_penalty == 1.0);
+    CHECK(c.speculation.method == speculation_method::none);
+    CHECK(c.speculation.draft_tokens_max == 15);
+    CHECK(c.speculation.ngram_min == 2);
+    CHECK(c.speculation.ngram_max == 5);
+    CHECK(c.speculation.row_cost == 0.4);
     CHECK(c.stages.empty());
     CHECK(c.settings.empty());
     CHECK(c.where("backend") == "default of backend");
@@ -78,6 +83,12 @@ min_p = 0.05
 repetition_penalty = 1.1
 seed = 42
 stop = ["\n\n", "END"]
+[speculation]
+method = "prompt_lookup"
+draft_tokens_max = 7
+ngram_min = 3
+ngram_max = 4
+row_cost = 0.05
 [settings.reference]
 depth = 3
 names = ["a"]
@@ -113,8 +124,13 @@ prompt = "rewrite.text"
     CHECK(!c.engine.prefix_reuse);
     CHECK(c.generation.seed == 42);
     CHECK(c.generation.stop == std::vector<std::string>{"\n\n", "END"});
+    CHECK(c.speculation.method == speculation_method::prompt_lookup);
+    CHECK(c.speculation.draft_tokens_max == 7);
+    CHECK(c.speculation.ngram_min == 3);
+    CHECK(c.speculation.ngram_max == 4);
+    CHECK(c.speculation.row_cost == 0.05);
     CHECK(std::get<int64_t>(c.settings_of("reference").values.at("depth").value) == 3);
-    CHECK(c.settings_of("reference").values.at("depth").origin.line == 33);
+    CHECK(c.settings_of("reference").values.at("depth").origin.line == 39);
     CHECK(c.settings_of("reference").folder == folder);
     CHECK(std::get<double>(c.settings_of("memory").values.at("ratio").value) == 1.5);
     CHECK(std::get<bool>(c.settings_of("memory").values.at("flag").value));
@@ -249,6 +265,15 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"[generation]\nmax_tokens = 5\n", "2", {"generation.max_tokens", "unknown key"}},
         {"[generation]\nstop = [\"\"]\n", "2", {"empty text"}},
         {"[generation]\nstop = [\n  \"a\",\n  5]\n", "4", {"stop[1]", "the integer 5"}},
+        {"[speculation]\nmethod = \"draft_model\"\n",
+         "2",
+         {"speculation.method", "\"none\", \"prompt_lookup\"", "\"draft_model\""}},
+        {"[speculation]\ndraft_tokens_max = 0\n", "2", {"draft_tokens_max", "from 1 to 255"}},
+        {"[speculation]\ndraft_tokens = 8\n", "2", {"did you mean \"draft_tokens_max\""}},
+        {"[speculation]\nngram_min = 0\n", "2", {"ngram_min", "from 1 to 64"}},
+        {"[speculation]\nngram_min = 6\n", "2", {"ngram_min", "ngram_max = 5", "at most"}},
+        {"[speculation]\nngram_min = 3\nngram_max = 2\n", "3", {"ngram_min = 3", "at least"}},
+        {"[speculation]\nrow_cost = 1.5\n", "2", {"row_cost", "from 0 to 1"}},
         {"[settings]\nonednn = 3\n", "2", {"settings.onednn", "a table"}},
         {"[settings.\"One DNN\"]\na = 1\n", "1", {"the id of a plugin"}},
         {"[settings.onednn]\na = 1\n[settings.onednn]\nb = 2\n", "3", {"not TOML"}},
