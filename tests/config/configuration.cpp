@@ -13,6 +13,22 @@ configuration read(const std::string& text, const std::vector<std::string>& over
     return configuration_from_text(text, "/etc/sluice", "a.toml", overrides);
 }
 
+// A text that is refused: for which line, and with what in the message.
+struct wrong {
+    std::string text;
+    std::string line;
+    std::vector<std::string> parts;
+};
+
+void check_refused(const std::vector<wrong>& all) {
+    for (const wrong& one : all) {
+        CAPTURE(one.text);
+        std::vector<std::string> parts = one.parts;
+        parts.push_back("a.toml:" + one.line + ":");
+        check_error([&] { read(one.text); }, SLUICE_INVALID, parts);
+    }
+}
+
 } // namespace
 
 TEST_CASE("an empty configuration has the defaults") {
@@ -206,11 +222,6 @@ TEST_CASE("malformed formats of modules are refused") {
 }
 
 TEST_CASE("malformed configurations are refused by file, line, key and nearest name") {
-    struct wrong {
-        std::string text;
-        std::string line;
-        std::vector<std::string> parts;
-    };
     const std::string stage = "[[pipeline.stage]]\nname = \"a\"\nkind = \"generate\"\n";
     const std::vector<wrong> all = {
         {"backnd = \"onednn\"\n", "1", {"backnd", "unknown key", "did you mean \"backend\""}},
@@ -265,15 +276,6 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"[generation]\nmax_tokens = 5\n", "2", {"generation.max_tokens", "unknown key"}},
         {"[generation]\nstop = [\"\"]\n", "2", {"empty text"}},
         {"[generation]\nstop = [\n  \"a\",\n  5]\n", "4", {"stop[1]", "the integer 5"}},
-        {"[speculation]\nmethod = \"draft_model\"\n",
-         "2",
-         {"speculation.method", "\"none\", \"prompt_lookup\"", "\"draft_model\""}},
-        {"[speculation]\ndraft_tokens_max = 0\n", "2", {"draft_tokens_max", "from 1 to 255"}},
-        {"[speculation]\ndraft_tokens = 8\n", "2", {"did you mean \"draft_tokens_max\""}},
-        {"[speculation]\nngram_min = 0\n", "2", {"ngram_min", "from 1 to 64"}},
-        {"[speculation]\nngram_min = 6\n", "2", {"ngram_min", "ngram_max = 5", "at most"}},
-        {"[speculation]\nngram_min = 3\nngram_max = 2\n", "3", {"ngram_min = 3", "at least"}},
-        {"[speculation]\nrow_cost = 1.5\n", "2", {"row_cost", "from 0 to 1"}},
         {"[settings]\nonednn = 3\n", "2", {"settings.onednn", "a table"}},
         {"[settings.\"One DNN\"]\na = 1\n", "1", {"the id of a plugin"}},
         {"[settings.onednn]\na = 1\n[settings.onednn]\nb = 2\n", "3", {"not TOML"}},
@@ -302,12 +304,21 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
         {"[engine\nworker_count = 1\n", "1", {"not TOML"}},
     };
     CHECK(all.size() >= 30);
-    for (const wrong& one : all) {
-        CAPTURE(one.text);
-        std::vector<std::string> parts = one.parts;
-        parts.push_back("a.toml:" + one.line + ":");
-        check_error([&] { read(one.text); }, SLUICE_INVALID, parts);
-    }
+    check_refused(all);
+}
+
+TEST_CASE("a malformed [speculation] likewise") {
+    check_refused({
+        {"[speculation]\nmethod = \"draft_model\"\n",
+         "2",
+         {"speculation.method", "\"none\", \"prompt_lookup\"", "\"draft_model\""}},
+        {"[speculation]\ndraft_tokens_max = 0\n", "2", {"draft_tokens_max", "from 1 to 255"}},
+        {"[speculation]\ndraft_tokens = 8\n", "2", {"did you mean \"draft_tokens_max\""}},
+        {"[speculation]\nngram_min = 0\n", "2", {"ngram_min", "from 1 to 64"}},
+        {"[speculation]\nngram_min = 6\n", "2", {"ngram_min", "ngram_max = 5", "at most"}},
+        {"[speculation]\nngram_min = 3\nngram_max = 2\n", "3", {"ngram_min = 3", "at least"}},
+        {"[speculation]\nrow_cost = 1.5\n", "2", {"row_cost", "from 0 to 1"}},
+    });
 }
 
 TEST_CASE("a file that is not there is named") {
