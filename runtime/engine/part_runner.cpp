@@ -37,12 +37,12 @@ std::vector<weight_request> requests_of(const program& part,
 
 // The part with its weights in the formats of `weights`, and without composites that the backend
 // does not run.
-program settled(const plugin_instance& backend, const checkpoint* weights, const program& part,
+program settled(const plugin_instance& backend, const checkpoint& weights, const program& part,
                 std::span<const weight_request> requests) {
     program_contents contents = part.contents();
+    const weight_format_function format_of = weight_formats_of(weights);
     for (const weight_request& request : requests_of(part, requests))
-        contents.values[request.value].weight_format =
-            weight_formats_of(*weights)(request.slices.front().tensor);
+        contents.values[request.value].weight_format = format_of(request.slices.front().tensor);
     const program formatted(std::move(contents));
     return decompose(formatted, [&](uint32_t operation) {
         return claim_of(backend, formatted, operation).accepted != 0;
@@ -81,8 +81,7 @@ part_runner::part_runner(std::shared_ptr<plugin_instance> backend,
                          std::shared_ptr<const checkpoint> weights, const program& part,
                          std::span<const weight_request> requests, uint32_t rows_max)
     : backend_(std::move(backend)), files_(std::move(weights)),
-      part_(settled(*backend_, files_.get(), part, requests)),
-      partition_(partition_program(part_)) {
+      part_(settled(*backend_, *files_, part, requests)), partition_(partition_program(part_)) {
     weights_ = std::make_unique<weight_store>(files_, std::vector{backend_});
     weights_->prepare(part_, requests_of(part_, requests), partition_, {});
     const uint32_t block_count =

@@ -26,8 +26,7 @@ step_plan plan_of_one_sequence(std::span<const int32_t> tokens, uint32_t tokens_
 class part_runner {
   public:
     // `part` runs on placement 0; `requests` have the names of its weights (others are ignored),
-    // which are read from `weights` (nullptr: the part has none) in the types that they have there.
-    // Composites that the backend
+    // which are read from `weights` in the types that they have there. Composites that the backend
     // does not claim are expanded. rows_max: of a step. Fails with SLUICE_UNSUPPORTED naming the
     // operation for what the backend does not run.
     part_runner(std::shared_ptr<plugin_instance> backend, std::shared_ptr<const checkpoint> weights,

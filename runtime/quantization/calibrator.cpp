@@ -84,11 +84,10 @@ sluice_activation_attributes activation_of(const program_operation& operation) {
 calibrator::calibrator(const model_program& model, const module_list& list,
                        std::shared_ptr<const checkpoint> files,
                        std::shared_ptr<plugin_instance> backend, calibration_options options)
-    : model_(model), list_(list), files_(std::make_shared<overlay_checkpoint>(files)),
+    : model_(model), list_(list), files_(std::make_shared<overlay_checkpoint>(std::move(files))),
       backend_(std::move(backend)), options_(std::move(options)),
       rows_max_(longest(options_.windows)), units_(cut_into_units(model.step)),
-      uses_(find_module_uses(model, list)), quantized_{files_, {}}, original_{std::move(files), {}},
-      moments_(backend_, rows_max_) {}
+      uses_(find_module_uses(model, list)), moments_(backend_, files_, rows_max_) {}
 
 uint32_t calibrator::unit_of(size_t module) const {
     if (!uses_[module]) return 0;
@@ -100,10 +99,9 @@ uint32_t calibrator::unit_of(size_t module) const {
 
 // ---- Running ----
 
-calibrator::rows_by_name calibrator::compute(const model_state& state,
-                                             const std::vector<std::string>& outputs) const {
+calibrator::rows_by_name calibrator::compute(const std::vector<std::string>& outputs) {
     const model_unit& unit = units_[unit_];
-    part_runner runner(backend_, state.files, slice_program(model_.step, outputs, unit.inputs),
+    part_runner runner(backend_, files_, slice_program(model_.step, outputs, unit.inputs),
                        model_.weights, rows_max_);
     const program& part = runner.part();
     const uint32_t tokens_per_block =
@@ -112,7 +110,7 @@ calibrator::rows_by_name calibrator::compute(const model_state& state,
     for (const std::string& name : outputs) results[name] = empty_rows(part.value(part.at(name)));
     size_t first = 0;
     for (const std::vector<int32_t>& window : options_.windows) {
-        for (const auto& [name, rows] : state.inputs) {
+        for (const auto& [name, rows] : inputs_) {
             const auto number = part.find(name);
             if (!number) continue; // only a later unit reads it
             runner.write(name, {rows.row(first), window.size() * rows.row_bytes()});
@@ -127,23 +125,22 @@ calibrator::rows_by_name calibrator::compute(const model_state& state,
     return results;
 }
 
-void calibrator::advance(model_state& state) const {
-    std::vector<std::string> computed;
-    rows_by_name passed;
-    for (const std::string& name : units_[unit_].outputs) {
-        const auto found = state.inputs.find(name);
-        if (found == state.inputs.end())
-            computed.push_back(name);
-        else
-            passed[name] = std::move(found->second);
-    }
-    if (!computed.empty()) passed.merge(compute(state, computed));
-    state.inputs = std::move(passed);
-}
-
 void calibrator::advance() {
-    advance(quantized_);
-    advance(original_);
+    const std::vector<std::string>& wanted = units_[unit_].outputs;
+    if (!wanted.empty()) {
+        std::vector<std::string> computed;
+        rows_by_name passed;
+        for (const std::string& name : wanted) {
+            const auto found = inputs_.find(name);
+            if (found == inputs_.end())
+                computed.push_back(name);
+            else
+                passed[name] = std::move(found->second);
+        }
+        rows_by_name results = compute(computed);
+        results.merge(passed);
+        inputs_ = std::move(results);
+    }
     files_->clear();
     ++unit_;
 }
@@ -191,7 +188,7 @@ std::vector<calibrator::stage> calibrator::stages_of(std::span<const size_t> mod
 
 void calibrator::calibrate(std::span<const size_t> modules, const quantize_function& quantize) {
     for (const stage& each : stages_of(modules)) {
-        const stage_rows rows{compute(quantized_, each.values), compute(original_, each.values)};
+        const rows_by_name rows = compute(each.values);
         calibrate_dense(each, rows, quantize);
         std::set<uint32_t> with_experts;
         for (const size_t module : each.modules)
@@ -206,24 +203,9 @@ void calibrator::quantize_one(size_t module, const module_inputs& inputs,
     replace(module, quantize(module, inputs));
 }
 
-second_moments calibrator::moments(const module_use& use, const paired_rows& x,
+second_moments calibrator::moments(const module_use& use, const row_array& x,
                                    std::span<const uint32_t> rows, std::span<const float> factor) {
-    if (!use.is_down) return moments_.of_rows(x.quantized, &x.original, rows, factor);
-    const row_array quantized = inner_rows(use, quantized_.files, x.quantized, rows);
-    const row_array original = inner_rows(use, original_.files, x.original, rows);
-    return moments_.of_rows(quantized, &original, all_rows(rows.size()), factor);
-}
-
-second_moments calibrator::prior_moments(const module_use& use, const row_array& x) {
-    const std::vector<uint32_t> rows = some_rows(x.row_count(), options_.prior_rows_max);
-    if (!use.is_down) return moments_.of_rows(x, nullptr, rows);
-    return moments_.of_rows(inner_rows(use, quantized_.files, x, rows), nullptr,
-                            all_rows(rows.size()));
-}
-
-row_array calibrator::inner_rows(const module_use& use,
-                                 const std::shared_ptr<const checkpoint>& files, const row_array& x,
-                                 std::span<const uint32_t> rows) const {
+    if (!use.is_down) return moments_.of_rows(x, rows, factor);
     const program_operation& operation = operation_of(use);
     const size_t first = use.expert ? 4 : 1;
     const weight_request gate = matrix_request(operation.inputs[first], use.expert.value_or(0));
@@ -235,7 +217,7 @@ row_array calibrator::inner_rows(const module_use& use,
         layer.up = &up;
     }
     layer.activation = activation_of(operation);
-    return moments_.rows_of_inner(files, layer, x, rows);
+    return moments_.of_inner(layer, x, rows, factor);
 }
 
 // One matrix of a weight, by itself.
@@ -257,35 +239,36 @@ weight_request calibrator::matrix_request(value_number weight, uint32_t matrix) 
 }
 
 // Matrices that share their rows share their moments, which are kept for one value at a time.
-void calibrator::calibrate_dense(const stage& which, const stage_rows& rows,
+void calibrator::calibrate_dense(const stage& which, const rows_by_name& rows,
                                  const quantize_function& quantize) {
     std::map<std::string, module_inputs> known;
     for (const size_t module : which.modules) {
         const module_use& use = *uses_[module];
         if (use.expert) continue;
-        const paired_rows x = rows.of(name_of(use.rows));
+        const row_array& x = rows.at(name_of(use.rows));
         module_inputs down;
         module_inputs& inputs = use.is_down ? down : known[name_of(use.rows)];
         if (inputs.row_count == 0) {
-            inputs.own = moments(use, x, all_rows(x.quantized.row_count()), {});
+            inputs.own = moments(use, x, all_rows(x.row_count()), {});
             inputs.row_count = inputs.own.row_count;
         }
         quantize_one(module, inputs, quantize);
     }
 }
 
-void calibrator::calibrate_experts(const stage& which, uint32_t operation, const stage_rows& rows,
+void calibrator::calibrate_experts(const stage& which, uint32_t operation, const rows_by_name& rows,
                                    const quantize_function& quantize) {
     const program_operation& layer = model_.step.operations()[operation];
-    const paired_rows x = rows.of(name_of(layer.inputs[0]));
+    const row_array& x = rows.at(name_of(layer.inputs[0]));
     // By expert; gate and up before down.
     std::map<uint32_t, std::vector<size_t>> modules;
     for (const size_t module : which.modules)
         if (uses_[module]->operation == operation)
             modules[*uses_[module]->expert].push_back(module);
-    const auto experts = rows_by_expert(rows.quantized.at(name_of(layer.inputs[1])),
-                                        rows.quantized.at(name_of(layer.inputs[2])),
-                                        size_t(modules.rbegin()->first) + 1);
+    const auto experts =
+        rows_by_expert(rows.at(name_of(layer.inputs[1])), rows.at(name_of(layer.inputs[2])),
+                       size_t(modules.rbegin()->first) + 1);
+    const std::vector<uint32_t> prior_rows = some_rows(x.row_count(), options_.prior_rows_max);
     module_inputs shared; // gate's and up's prior is that of every expert
     for (auto& [expert, of_expert] : modules) {
         const expert_rows& own = experts[expert];
@@ -303,9 +286,9 @@ void calibrator::calibrate_experts(const stage& which, uint32_t operation, const
                 inputs.own = moments(use, x, own.rows, factor);
                 inputs.row_count = double(own.rows.size());
                 if (own.rows.size() < options_.few_rows && use.is_down)
-                    inputs.prior = prior_moments(use, x.quantized);
+                    inputs.prior = moments(use, x, prior_rows, {});
                 if (own.rows.size() < options_.few_rows && !use.is_down) {
-                    if (shared.prior.gram.empty()) shared.prior = prior_moments(use, x.quantized);
+                    if (shared.prior.gram.empty()) shared.prior = moments(use, x, prior_rows, {});
                     inputs.prior = shared.prior;
                 }
             }

@@ -1,7 +1,6 @@
 // Takes a model through calibration text unit by unit, and hands out what each matrix multiplies.
 // Matrices that were replaced count: what is collected later is collected from the model as it will
-// be. The original model goes along, to tell what a matrix's inputs should have been (Li et al.
-// 2025, GPTAQ). One unit's matrices and the activations of two models are in memory at a time.
+// be. One unit's matrices and one set of activations are in memory at a time.
 #pragma once
 
 #include "quantization/input_statistics.hpp"
@@ -66,39 +65,16 @@ class calibrator {
         std::vector<std::string> values;
     };
 
-    // One of the two models at the current unit.
-    struct model_state {
-        std::shared_ptr<const checkpoint> files;
-        rows_by_name inputs; // of the unit, all windows one after another
-    };
-    // The same values of both.
-    struct paired_rows {
-        const row_array& quantized;
-        const row_array& original;
-    };
-    struct stage_rows {
-        rows_by_name quantized;
-        rows_by_name original;
-        paired_rows of(const std::string& name) const {
-            return {quantized.at(name), original.at(name)};
-        }
-    };
-
     std::vector<stage> stages_of(std::span<const size_t> modules) const;
-    rows_by_name compute(const model_state& state, const std::vector<std::string>& outputs) const;
-    void advance(model_state& state) const;
-    void calibrate_dense(const stage& which, const stage_rows& rows,
+    rows_by_name compute(const std::vector<std::string>& outputs);
+    void calibrate_dense(const stage& which, const rows_by_name& rows,
                          const quantize_function& quantize);
-    void calibrate_experts(const stage& which, uint32_t operation, const stage_rows& rows,
+    void calibrate_experts(const stage& which, uint32_t operation, const rows_by_name& rows,
                            const quantize_function& quantize);
     void quantize_one(size_t module, const module_inputs& inputs,
                       const quantize_function& quantize);
-    second_moments moments(const module_use& use, const paired_rows& x,
+    second_moments moments(const module_use& use, const row_array& x,
                            std::span<const uint32_t> rows, std::span<const float> factor);
-    // Of the quantized model alone.
-    second_moments prior_moments(const module_use& use, const row_array& x);
-    row_array inner_rows(const module_use& use, const std::shared_ptr<const checkpoint>& files,
-                         const row_array& x, std::span<const uint32_t> rows) const;
     weight_request matrix_request(value_number weight, uint32_t matrix) const;
     std::string name_of(value_number value) const { return model_.step.value(value).name; }
     const program_operation& operation_of(const module_use& use) const {
@@ -114,8 +90,7 @@ class calibrator {
     std::vector<model_unit> units_;
     std::vector<std::optional<module_use>> uses_; // by module
     uint32_t unit_ = 0;                           // the current one
-    model_state quantized_;
-    model_state original_;
+    rows_by_name inputs_;                         // of the unit, all windows one after another
     moment_collector moments_;
 };
 

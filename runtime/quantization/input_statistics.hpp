@@ -26,8 +26,7 @@ struct row_array {
 };
 
 struct second_moments {
-    std::vector<float> gram;  // [K, K], the sum of x x^T; empty: no rows
-    std::vector<float> cross; // [K, K], the sum of x' x^T; empty: there is no x'
+    std::vector<float> gram; // [K, K], the sum of x x^T; empty: no rows
     double row_count = 0;
 };
 
@@ -42,20 +41,22 @@ struct inner_layer {
 class moment_collector {
   public:
     // rows_max: of a step on the backend.
-    moment_collector(std::shared_ptr<plugin_instance> backend, uint32_t rows_max);
+    moment_collector(std::shared_ptr<plugin_instance> backend,
+                     std::shared_ptr<const checkpoint> weights, uint32_t rows_max);
 
-    // Of `rows`, numbers in `x` (f32) and in `original`, if given: the x' of the same width.
-    // factor, if not empty: of each row.
-    second_moments of_rows(const row_array& x, const row_array* original,
-                           std::span<const uint32_t> rows, std::span<const float> factor = {});
-
-    // What the inner layer, with the matrices of `weights`, makes of those rows: a row for each.
-    row_array rows_of_inner(const std::shared_ptr<const checkpoint>& weights,
-                            const inner_layer& layer, const row_array& x,
-                            std::span<const uint32_t> rows) const;
+    // Of `rows`, numbers in `x` (f32). factor, if not empty: of each row.
+    second_moments of_rows(const row_array& x, std::span<const uint32_t> rows,
+                           std::span<const float> factor = {});
+    // Of what the inner layer makes of them; a factor is of its results.
+    second_moments of_inner(const inner_layer& layer, const row_array& x,
+                            std::span<const uint32_t> rows, std::span<const float> factor = {});
 
   private:
+    second_moments run(part_runner& runner, int64_t width, const row_array& x,
+                       std::span<const uint32_t> rows, std::span<const float> factor) const;
+
     std::shared_ptr<plugin_instance> backend_;
+    std::shared_ptr<const checkpoint> weights_;
     uint32_t rows_max_;
     std::map<int64_t, std::unique_ptr<part_runner>> by_width_;
 };

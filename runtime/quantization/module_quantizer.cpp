@@ -21,7 +21,6 @@ uint64_t packed_bytes(const gptq_packed& packed) {
 sluice_calibration calibration_of(const module_inputs& inputs) {
     auto calibration = SLUICE_INIT(sluice_calibration);
     if (!inputs.own.gram.empty()) calibration.gram = inputs.own.gram.data();
-    if (!inputs.own.cross.empty()) calibration.cross_gram = inputs.own.cross.data();
     calibration.row_count = inputs.own.row_count;
     if (!inputs.prior.gram.empty()) calibration.prior_gram = inputs.prior.gram.data();
     calibration.prior_row_count = inputs.prior.row_count;

@@ -1,5 +1,4 @@
 // GPTQ's factored form against the method that it is derived from.
-#include "plugins/quantizers/gptq/correction.hpp"
 #include "plugins/quantizers/gptq/row_quantizer.hpp"
 #include "plugins/quantizers/gptq/row_refiner.hpp"
 
@@ -224,43 +223,4 @@ TEST_CASE("the search for a scale counts errors by importance") {
     const std::vector<float> small_ones{1e3F, 1e3F, 1e3F, 1e-3F};
     const group_grid weighted = find_grid(weights, how, small_ones);
     CHECK(weighted.scale < 0.7F * alike.scale); // the large weight is clipped
-}
-
-TEST_CASE("corrected weights give the outputs that the original inputs gave") {
-    constexpr int64_t rows = 3, columns = 7, samples = 40;
-    std::mt19937 random(9);
-    std::normal_distribution<double> normal;
-    std::vector<float> weights;
-    for (int64_t i = 0; i < rows * columns; ++i) weights.push_back(float(normal(random)));
-    // The quantized model's inputs are the original's times an invertible matrix, near the
-    // identity.
-    std::vector<double> change(size_t(columns * columns));
-    for (int64_t i = 0; i < columns; ++i)
-        for (int64_t j = 0; j < columns; ++j)
-            change[size_t(i * columns + j)] = (i == j ? 1 : 0) + 0.1 * normal(random);
-    std::vector<double> moments(change.size()), drift(change.size());
-    std::vector<std::vector<double>> original, quantized;
-    for (int64_t s = 0; s < samples; ++s) {
-        std::vector<double> x(columns), y(columns);
-        for (double& each : x) each = normal(random);
-        for (size_t i = 0; i < columns; ++i)
-            for (size_t j = 0; j < columns; ++j) y[i] += change[i * columns + j] * x[j];
-        for (size_t i = 0; i < columns; ++i)
-            for (size_t j = 0; j < columns; ++j) {
-                moments[i * columns + j] += y[i] * y[j];
-                drift[i * columns + j] += x[i] * y[j] - y[i] * y[j];
-            }
-        original.push_back(x);
-        quantized.push_back(y);
-    }
-    const auto corrected = correct_weights(weights, drift, moments, columns);
-    for (size_t s = 0; s < original.size(); ++s)
-        for (size_t r = 0; r < rows; ++r) {
-            double wanted = 0, found = 0;
-            for (size_t k = 0; k < columns; ++k) {
-                wanted += double(weights[r * columns + k]) * original[s][k];
-                found += double(corrected[r * columns + k]) * quantized[s][k];
-            }
-            CHECK(found == doctest::Approx(wanted).epsilon(1e-4));
-        }
 }

@@ -1,7 +1,6 @@
 // GPTQ (Frantar et al. 2023): weights are rounded one input after another, and those that are left
 // make up for what the outputs lose.
 #include "../common/module_bits.hpp"
-#include "correction.hpp"
 #include "row_quantizer.hpp"
 #include "row_refiner.hpp"
 
@@ -24,9 +23,6 @@ plugin::schema declare_settings() {
         .boolean("activation_order",
                  "Whether inputs with the largest activations are rounded first. Groups stay as "
                  "they are.",
-                 true)
-        .boolean("correction",
-                 "Whether matrices make up for what earlier quantized layers did to their inputs.",
                  true)
         .boolean("weighted_search",
                  "Whether the search for scales counts errors by the inputs' second moments.", true)
@@ -59,37 +55,22 @@ std::vector<double> second_moments(const plugin::quantizer_request& request, dou
     return moments;
 }
 
-// What the original model's inputs differ by, in the unit of second_moments(); empty: not known.
-std::vector<double> drift_of(const plugin::quantizer_request& request, double prior_tokens) {
-    const auto& calibration = request.calibration;
-    if (calibration.cross_gram == nullptr || calibration.gram == nullptr) return {};
-    const bool has_prior = calibration.prior_gram != nullptr && calibration.prior_row_count > 0;
-    const double prior = has_prior ? std::min(prior_tokens, calibration.prior_row_count) : 0.0;
-    const auto count = static_cast<size_t>(request.module.column_count)
-                       * static_cast<size_t>(request.module.column_count);
-    std::vector<double> drift(count);
-    for (size_t i = 0; i < count; ++i)
-        drift[i] = (double{calibration.cross_gram[i]} - double{calibration.gram[i]})
-                   / (calibration.row_count + prior);
-    return drift;
-}
-
-// H with what makes it invertible.
-std::vector<double> damped_moments(const std::vector<double>& moments, int64_t columns,
-                                   double damping) {
-    std::vector<double> damped = moments;
+// H with what makes it invertible, in float32.
+std::vector<float> damped_moments(const std::vector<double>& moments, int64_t columns,
+                                  double damping) {
+    std::vector<float> damped(moments.begin(), moments.end());
     double trace = 0;
     for (int64_t i = 0; i < columns; ++i) trace += moments[static_cast<size_t>(i * (columns + 1))];
     const double mean = trace > 0 ? trace / static_cast<double>(columns) : 1.0;
     for (int64_t i = 0; i < columns; ++i)
-        damped[static_cast<size_t>(i * (columns + 1))] += damping * mean;
+        damped[static_cast<size_t>(i * (columns + 1))] += static_cast<float>(damping * mean);
     return damped;
 }
 
-quantized_row row_of(const plugin::quantizer_request& request, const std::vector<float>& wanted,
-                     const group_cut& groups, int64_t row) {
+quantized_row row_of(const plugin::quantizer_request& request, const group_cut& groups,
+                     int64_t row) {
     const int64_t columns = request.module.column_count;
-    return {{wanted.data() + row * columns, static_cast<size_t>(columns)},
+    return {{request.weights + row * columns, static_cast<size_t>(columns)},
             groups.width,
             request.target.codes + row * columns,
             request.target.scales + row * groups.count,
@@ -138,7 +119,6 @@ class gptq {
         : host_(host), bits_(settings), prior_tokens_(settings.number("prior_tokens")) {
         factor_.damping = settings.number("damping");
         factor_.activation_order = settings.boolean("activation_order");
-        correction_ = settings.boolean("correction");
         weighted_search_ = settings.boolean("weighted_search");
         refinement_ = static_cast<int>(settings.integer("refinement"));
     }
@@ -160,13 +140,7 @@ class gptq {
         }
         const inverse_factor factor = factor_inverse(moments, columns, factor_);
         report.damping = factor.damping;
-        const std::vector<double> exact = damped_moments(moments, columns, factor.damping);
-        const std::vector<float> damped(exact.begin(), exact.end());
-        // What is quantized in place of the weights, so that the outputs are those of the original.
-        std::vector<float> wanted(request.weights, request.weights + rows * columns);
-        std::vector<double> drift;
-        if (correction_) drift = drift_of(request, prior_tokens_);
-        if (!drift.empty()) wanted = correct_weights(wanted, std::move(drift), exact, columns);
+        const std::vector<float> damped = damped_moments(moments, columns, factor.damping);
         std::vector<float> importance;
         if (weighted_search_)
             for (int64_t i = 0; i < columns; ++i)
@@ -194,14 +168,14 @@ class gptq {
                     all_good = all_good && found == group_check::good;
                 }
                 if (!all_good) return;
-                quantize_rows(wanted.data(), columns, first, last, groups.width, factor, how,
+                quantize_rows(request.weights, columns, first, last, groups.width, factor, how,
                               importance,
                               {request.target.codes, request.target.scales, request.target.zeros});
                 row_refiner refiner(damped, columns);
                 for (int64_t row = first; row < last; ++row) {
-                    refiner.refine(row_of(request, wanted, groups, row), how, refinement_);
+                    refiner.refine(row_of(request, groups, row), how, refinement_);
                     errors[static_cast<size_t>(row)] =
-                        errors_of(request, wanted, groups, moments, how, row);
+                        errors_of(request, groups, moments, how, row);
                 }
             });
         }
@@ -220,13 +194,11 @@ class gptq {
     }
 
   private:
-    static row_errors errors_of(const plugin::quantizer_request& request,
-                                const std::vector<float>& wanted, const group_cut& groups,
+    static row_errors errors_of(const plugin::quantizer_request& request, const group_cut& groups,
                                 const std::vector<double>& moments, const rounding& how,
                                 int64_t row) {
-        const quantized_row made = row_of(request, wanted, groups, row);
+        const quantized_row made = row_of(request, groups, row);
         const auto columns = made.weights.size();
-        const std::span given(request.weights + row * static_cast<int64_t>(columns), columns);
         std::vector<double> weight(columns), lost(columns), rounded(columns), room;
         group_grid nearest{};
         for (size_t i = 0; i < columns; ++i) {
@@ -239,9 +211,10 @@ class gptq {
                     how);
             const auto zero = made.zeros != nullptr ? made.zeros[group]
                                                     : static_cast<uint8_t>(1U << (how.bits - 1));
-            weight[i] = double{made.weights[i]};
+            const float given = made.weights[i];
+            weight[i] = double{given};
             lost[i] = weight[i] - double{value_of({made.scales[group], zero}, made.codes[i])};
-            rounded[i] = weight[i] - double{value_of(nearest, code_on(nearest, given[i], how))};
+            rounded[i] = weight[i] - double{value_of(nearest, code_on(nearest, given, how))};
         }
         return {seen(weight, moments, room), seen(lost, moments, room),
                 seen(rounded, moments, room)};
@@ -251,7 +224,6 @@ class gptq {
     module_bits bits_;
     factor_options factor_;
     double prior_tokens_;
-    bool correction_;
     bool weighted_search_;
     int refinement_;
 };

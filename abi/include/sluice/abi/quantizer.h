@@ -41,9 +41,6 @@ typedef struct sluice_calibration {
     /* [K, K]: of all rows of the layer, for experts that saw few; or NULL */
     const float* prior_gram;
     double prior_row_count;
-    /* [K, K]: sum of x' x^T over the rows of `gram`, with x' what the model whose weights are not
-     * quantized has in the place of x; or NULL. W x' is what the outputs should be. */
-    const float* cross_gram;
 } sluice_calibration;
 
 /* Where the result goes: the caller's buffers, sized by the format that `plan` answered. Codes are
