@@ -28,7 +28,6 @@ struct command_options {
     uint32_t calibration_tokens = 1u << 17;
     uint32_t window = 1024;
     uint32_t expert_tokens_min = 64;
-    bool weigh_by_router = false;
     bool force = false;
 };
 
@@ -211,7 +210,6 @@ void quantize(const command_options& options, common_options& common) {
     how.expert_tokens_min = options.expert_tokens_min;
     if (!options.calibration.empty()) {
         how.calibration.windows = calibration_windows(options, configuration.model.path);
-        how.calibration.weigh_by_router = options.weigh_by_router;
         how.backend = process.plugins->open_backend(configuration);
     }
     std::unique_ptr<progress> line;
@@ -254,8 +252,6 @@ void add_quantize(CLI::App& application, common_options& common) {
         ->add_option("--expert-tokens-min", options->expert_tokens_min,
                      "fewer calibration tokens of an expert are an error")
         ->capture_default_str();
-    command->add_flag("--weigh-by-router", options->weigh_by_router,
-                      "tokens of an expert count by the square of their routing weights");
     command->add_flag("--force", options->force, "write into a folder that has files");
     command->callback([options, &common] { quantize(*options, common); });
 }

@@ -23,7 +23,7 @@ struct calibration_options {
     // many evenly among them.
     uint32_t few_rows = 2048;
     uint32_t prior_rows_max = 4096;
-    bool weigh_by_router = false; // an expert's rows count by their routing weight
+    bool weigh_by_router = true; // an expert's rows count by the square of their routing weights
 };
 
 // What a module's inputs were.

@@ -94,7 +94,7 @@ inline std::string golden_logits(const std::string& family) {
 }
 
 inline std::string default_model() {
-    return (source_folder() / "samples/models/docs-moe-31m-rtn-int4").string();
+    return (source_folder() / "samples/models/docs-moe-31m-gptq-int4").string();
 }
 
 inline std::string configuration_path(const std::string& name) {

@@ -47,6 +47,7 @@ struct calibrated_model {
         list = list_modules(*model);
         options.windows = draw_windows(config.vocabulary_size);
         options.few_rows = 1 << 20;
+        options.weigh_by_router = false;
         uses = find_module_uses(*model, list);
     }
 

@@ -13,7 +13,7 @@
 namespace {
 
 const std::filesystem::path model_folder =
-    std::filesystem::path(SLUICE_SOURCE_DIR) / "samples/models/docs-moe-31m-rtn-int4";
+    std::filesystem::path(SLUICE_SOURCE_DIR) / "samples/models/docs-moe-31m-gptq-int4";
 
 struct outcome {
     int status = -1;

@@ -51,7 +51,7 @@ void declare_module_bits(plugin::schema& schema, const default_bits& defaults) {
         .boolean("symmetric",
                  "Whether zero lies in the middle of the codes; else each group has a "
                  "zero point.",
-                 true)
+                 defaults.symmetric)
         .boolean("scale_search", "Whether to search each scale for the least squared error.", true);
     for (const auto& each : module_settings)
         schema.text(each.name, each.help, default_of(each.kind, defaults), {"4", "8", "16"});

@@ -11,8 +11,9 @@
 
 namespace sluice::quantizers {
 
-// Bits where nothing is set: "4", "8" or "16".
+// What holds where nothing is set; bits are "4", "8" or "16".
 struct default_bits {
+    bool symmetric = true;
     std::string_view shared_experts = "4";
     std::string_view mlp = "4";
     std::string_view attention = "8";

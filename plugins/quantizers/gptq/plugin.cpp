@@ -13,8 +13,9 @@ namespace {
 plugin::schema declare_settings() {
     plugin::schema schema;
     // Every token passes through shared experts and dense layers, and they are few.
-    declare_module_bits(schema,
-                        {.shared_experts = "8", .mlp = "8", .attention = "16", .head = "8"});
+    declare_module_bits(
+        schema,
+        {.symmetric = false, .shared_experts = "8", .mlp = "8", .attention = "16", .head = "8"});
     schema
         .number("damping",
                 "Added to the diagonal of the inputs' second moments, as a share of its mean; "
