@@ -65,8 +65,8 @@ TEST_CASE("both samples stream the same greedy text, on either backend") {
     for (const std::string backend : {"onednn", "reference"}) {
         CAPTURE(backend);
         const configuration_file configured(toml(backend));
-        const std::string arguments =
-            " " + configured.path() + " 'The package manager' 12 2>/dev/null";
+        std::string arguments = " ";
+        arguments.append(configured.path()).append(" 'The package manager' 12 2>/dev/null");
         const outcome c = run(sample("embed_c") + arguments);
         CHECK(c.status == 0);
         CHECK(c.output.size() > 12);
