@@ -207,12 +207,11 @@ TEST_CASE("bench reports speeds and their shares of the machine's limits") {
 }
 
 TEST_CASE("bench --prompt compares what follows a text with and without speculation") {
-    const std::vector<std::string> arguments{
-        "bench",           configuration_path("quickstart"),
-        "--set",           "backend=" + default_backend(),
-        "--prompt",        "one two three one two three one two",
-        "--decode-tokens", "24",
-        "--repetitions",   "2"};
+    const std::vector<std::string> arguments{"bench",           configuration_path("quickstart"),
+                                             "--set",           "backend=" + default_backend(),
+                                             "--prompt",        "1 2 3 4 1 2 3 4 1 2 3 4 1 2 3 4",
+                                             "--decode-tokens", "24",
+                                             "--repetitions",   "2"};
     auto with_json = arguments;
     with_json.push_back("--json");
     const auto json = sluice_command(with_json).json();

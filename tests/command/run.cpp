@@ -38,7 +38,7 @@ TEST_CASE("run writes the text to standard output and figures to standard error"
 }
 
 TEST_CASE("run says how many guessed tokens were right, and the text is that without") {
-    const std::vector<std::string> asked{"--prompt", "one two three one two three one two",
+    const std::vector<std::string> asked{"--prompt", "1 2 3 4 1 2 3 4 1 2 3 4 1 2 3 4",
                                          "--max-tokens", "40"};
     auto arguments = quickstart(asked);
     arguments.push_back("--json");
