@@ -3,6 +3,7 @@
 #include "base/element_type.hpp"
 #include "base/error.hpp"
 #include "engine/cache_size.hpp"
+#include "engine/claim.hpp"
 #include "engine/crossings.hpp"
 #include "engine/host_router.hpp"
 #include "engine/model_fingerprint.hpp"
@@ -314,7 +315,7 @@ program loaded_model::settle_sampling(program step, const model_load_options& op
     const auto last = uint32_t(step.operations().size() - 1);
     const program_operation& sample = step.operations()[last];
     if (options.expand && options.expand(sample)) return step;
-    const sluice_claim verdict = claim(sample.placement, step, last);
+    const sluice_claim verdict = ask_claim(*backends_[sample.placement], step, last);
     if (verdict.accepted != 0) return step;
     report_.host_sampling = fmt::format("backend \"{}\": {}", backends_[sample.placement]->id(),
                                         text_of_array(verdict.reason, sizeof verdict.reason));
@@ -336,7 +337,7 @@ void loaded_model::cut() {
     for (const program_segment& segment : partition_.segments) {
         const plugin_instance& backend = *backends_[segment.placement];
         for (uint32_t i = 0; i < segment.operations.size(); ++i) {
-            const sluice_claim verdict = claim(segment.placement, segment.part, i);
+            const sluice_claim verdict = ask_claim(*backends_[segment.placement], segment.part, i);
             const std::string reason = text_of_array(verdict.reason, sizeof verdict.reason);
             if (verdict.accepted == 0) {
                 fail(SLUICE_UNSUPPORTED,
@@ -353,16 +354,6 @@ void loaded_model::cut() {
 
 // ---- Claims ----
 
-sluice_claim loaded_model::claim(uint32_t placement, const program& asked,
-                                 uint32_t operation) const {
-    auto verdict = SLUICE_INIT(sluice_claim);
-    const plugin_instance& backend = *backends_[placement];
-    plugin_call call = backend.call("claim");
-    call =
-        backend.backend().claim(backend.handle(), asked.view(), operation, &verdict, call.error());
-    return verdict;
-}
-
 void loaded_model::ask_claims(const model_load_options& options) {
     const program& built = placed_->step;
     std::vector<bool> kept(built.operations().size(), true);
@@ -373,7 +364,7 @@ void loaded_model::ask_claims(const model_load_options& options) {
         expansion_report expansion{operation.name, operation_name(operation.kind), backend,
                                    "expanded as asked"};
         if (!options.expand || !options.expand(operation)) {
-            const sluice_claim verdict = claim(operation.placement, built, i);
+            const sluice_claim verdict = ask_claim(*backends_[operation.placement], built, i);
             if (verdict.accepted != 0) continue;
             expansion.reason = text_of_array(verdict.reason, sizeof verdict.reason);
         }

@@ -143,7 +143,6 @@ class loaded_model {
     program settle_sampling(program step, const model_load_options& options);
     void ask_claims(const model_load_options& options);
     void cut();
-    sluice_claim claim(uint32_t placement, const program& asked, uint32_t operation) const;
     void prepare_weights(const model_load_options& options);
     void compile();
     router_answer ask_router(const sluice_router_request& request) const;

@@ -3,6 +3,7 @@
 #include "base/element_type.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "engine/claim.hpp"
 #include "engine/crossings.hpp"
 #include "program/decompose.hpp"
 #include "program/operation_table.hpp"
@@ -14,14 +15,6 @@
 namespace sluice {
 
 namespace {
-
-sluice_claim claim_of(const plugin_instance& backend, const program& asked, uint32_t operation) {
-    auto verdict = SLUICE_INIT(sluice_claim);
-    plugin_call call = backend.call("claim");
-    call =
-        backend.backend().claim(backend.handle(), asked.view(), operation, &verdict, call.error());
-    return verdict;
-}
 
 std::vector<weight_request> requests_of(const program& part,
                                         std::span<const weight_request> requests) {
@@ -45,7 +38,7 @@ program settled(const plugin_instance& backend, const checkpoint& weights, const
         contents.values[request.value].weight_format = format_of(request.slices.front().tensor);
     const program formatted(std::move(contents));
     return decompose(formatted, [&](uint32_t operation) {
-        return claim_of(backend, formatted, operation).accepted != 0;
+        return ask_claim(backend, formatted, operation).accepted != 0;
     });
 }
 
@@ -115,7 +108,7 @@ void part_runner::destroy() noexcept {
 void part_runner::create_executable(const extent_sizes& extents) {
     const program_segment& segment = partition_.segments.front();
     for (uint32_t i = 0; i < segment.part.operations().size(); ++i) {
-        const sluice_claim verdict = claim_of(*backend_, segment.part, i);
+        const sluice_claim verdict = ask_claim(*backend_, segment.part, i);
         if (verdict.accepted != 0) continue;
         fail(SLUICE_UNSUPPORTED, "operation {}: backend \"{}\" does not run it: {}",
              print_operation(segment.part, i), backend_->id(),

@@ -4,6 +4,7 @@
 
 #include "base/element_type.hpp"
 #include "base/error.hpp"
+#include "engine/claim.hpp"
 
 #include <chrono>
 #include <cstring>
@@ -192,17 +193,6 @@ extent_sizes bound_extents(const operation_case& given) {
         if (given.bound[i] != 0) largest[i] = given.bound[i];
     return largest;
 }
-
-namespace {
-
-sluice_claim ask_claim(plugin_instance& backend, const program& of, uint32_t operation) {
-    auto claim = SLUICE_INIT(sluice_claim);
-    plugin_call call = backend.call("claim");
-    call = backend.backend().claim(backend.handle(), of.view(), operation, &claim, call.error());
-    return claim;
-}
-
-} // namespace
 
 uint32_t activation_bits(plugin_instance& backend, const program& of) {
     uint32_t fewest = 0;
