@@ -24,6 +24,11 @@ std::span<const std::string> element_type_names();
 // Bits of one element: 4 to 64; 0 for an unknown type.
 uint32_t element_bits(sluice_element_type type);
 
+// f32, f16 or bf16: what weights are in that are not quantized.
+constexpr bool is_plain_float(sluice_element_type type) {
+    return type == SLUICE_F32 || type == SLUICE_F16 || type == SLUICE_BF16;
+}
+
 // The elements in a shape, and the bytes of a dense tensor (sub-byte elements fill whole bytes only
 // at the end). Nothing when a dimension is negative, the type unknown, or the product overflows.
 std::optional<uint64_t> element_count(std::span<const int64_t> shape);

@@ -163,6 +163,10 @@ std::string duration_text(double duration_s) {
     return fmt::format("{} h {:02} min", seconds / 3600, seconds % 3600 / 60);
 }
 
+std::string without_suffix(const std::string& text, std::string_view suffix) {
+    return text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text;
+}
+
 std::string_view trim(std::string_view text) {
     constexpr std::string_view space = " \t\r\n\f\v";
     size_t first = text.find_first_not_of(space);

@@ -38,6 +38,8 @@ std::string count_text(uint64_t count);
 // "0.8 s", "42 s", "3 min 07 s", "2 h 05 min".
 std::string duration_text(double duration_s);
 
+// The text, or what stands before the suffix.
+std::string without_suffix(const std::string& text, std::string_view suffix);
 std::string_view trim(std::string_view text); // without ASCII white space at both ends
 std::vector<std::string> split(std::string_view text, char separator);
 std::string lower_ascii(std::string_view text);

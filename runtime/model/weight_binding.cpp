@@ -18,14 +18,6 @@ constexpr int64_t microscaling_group = 32; // elements that share a scale in MXF
 constexpr std::string_view weight_suffix = ".weight";
 constexpr std::string_view blocks_suffix = "_blocks";
 
-bool is_plain(sluice_element_type type) {
-    return type == SLUICE_F32 || type == SLUICE_F16 || type == SLUICE_BF16;
-}
-
-std::string without_suffix(const std::string& name, std::string_view suffix) {
-    return name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
-}
-
 // Some writers store all experts of a layer as one tensor [E, N, K], gate above up.
 struct fused_name {
     std::string tensor; // "model.layers.0.mlp.experts.gate_up_proj"
@@ -104,7 +96,7 @@ std::pair<uint32_t, uint32_t> fp8_blocks(const checkpoint& weights) {
 sluice_weight_format row_major_format(const checkpoint& weights, const tensor_view& tensor) {
     auto format = SLUICE_INIT(sluice_weight_format);
     format.element_type = tensor.element_type;
-    if (is_plain(tensor.element_type)) return format;
+    if (is_plain_float(tensor.element_type)) return format;
     if (tensor.element_type != SLUICE_F8_E4M3) {
         fail(SLUICE_UNSUPPORTED,
              "{}: {}: weights of type {} are not supported; supported are f32, f16, bf16, f8_e4m3 "

@@ -269,7 +269,7 @@ void calibrator::calibrate_experts(const stage& which, uint32_t operation, const
         rows_by_expert(rows.at(name_of(layer.inputs[1])), rows.at(name_of(layer.inputs[2])),
                        size_t(modules.rbegin()->first) + 1);
     const std::vector<uint32_t> prior_rows = some_rows(x.row_count(), options_.prior_rows_max);
-    module_inputs shared; // gate's and up's prior is that of every expert
+    second_moments shared_prior;
     for (auto& [expert, of_expert] : modules) {
         const expert_rows& own = experts[expert];
         std::stable_sort(of_expert.begin(), of_expert.end(), [&](size_t left, size_t right) {
@@ -285,11 +285,11 @@ void calibrator::calibrate_experts(const stage& which, uint32_t operation, const
                 inputs = {};
                 inputs.own = moments(use, x, own.rows, factor);
                 inputs.row_count = double(own.rows.size());
-                if (own.rows.size() < options_.few_rows && use.is_down)
-                    inputs.prior = moments(use, x, prior_rows, {});
-                if (own.rows.size() < options_.few_rows && !use.is_down) {
-                    if (shared.prior.gram.empty()) shared.prior = moments(use, x, prior_rows, {});
-                    inputs.prior = shared.prior;
+                if (own.rows.size() < options_.few_rows) {
+                    // Gate's and up's is that of every expert.
+                    const bool is_known = !use.is_down && !shared_prior.gram.empty();
+                    inputs.prior = is_known ? shared_prior : moments(use, x, prior_rows, {});
+                    if (!use.is_down) shared_prior = inputs.prior;
                 }
             }
             quantize_one(of_expert[i], inputs, quantize);

@@ -85,11 +85,9 @@ module_plan plan_module(const plugin_instance& quantizer, const stored_module& m
         plan.format.element_type = stored_type;
         return plan;
     }
-    const bool is_plain =
-        plan.format.scale_type == SLUICE_ELEMENT_UNKNOWN
-        && (plan.format.element_type == SLUICE_F32 || plan.format.element_type == SLUICE_F16
-            || plan.format.element_type == SLUICE_BF16);
-    if (is_plain) return plan;
+    if (plan.format.scale_type == SLUICE_ELEMENT_UNKNOWN
+        && is_plain_float(plan.format.element_type))
+        return plan;
     const gptq_parameters parameters = parameters_of(plan.format, quantizer.id(), module.name);
     plan.kept_reason = obstacle(module, parameters);
     if (plan.kept_reason.empty()) plan.parameters = parameters;

@@ -10,23 +10,12 @@ namespace sluice {
 
 namespace {
 
-constexpr std::string_view layer_prefix = "layers.";
-constexpr std::string_view weight_suffix = ".weight";
-
-std::optional<uint32_t> layer_of(std::string_view operation) {
-    if (!operation.starts_with(layer_prefix)) return std::nullopt;
-    const std::string_view rest = operation.substr(layer_prefix.size());
-    const auto number = parse_integer(rest.substr(0, rest.find('.')));
-    if (!number || *number < 0 || *number > UINT32_MAX) return std::nullopt;
-    return uint32_t(*number);
-}
-
 std::vector<model_unit> units_without_values(const program& step) {
     std::vector<model_unit> units(1);
     std::optional<uint32_t> current;
     const auto& operations = step.operations();
     for (uint32_t i = 0; i < operations.size(); ++i) {
-        const auto layer = layer_of(operations[i].name);
+        const auto layer = layer_number(operations[i].name, "layers.");
         if (layer != current) {
             const bool follows =
                 layer ? *layer == (current ? *current + 1 : 0) : current.has_value();
@@ -128,9 +117,7 @@ class use_finder {
         const weight_request& request = *found->second;
         const size_t slices_per_matrix = request.slices.size() / request.matrix_count;
         for (size_t i = 0; i < request.slices.size(); ++i) {
-            std::string name = request.slices[i].tensor;
-            if (name.ends_with(weight_suffix)) name.resize(name.size() - weight_suffix.size());
-            const auto module = by_name_.find(name);
+            const auto module = by_name_.find(module_name(request.slices[i].tensor));
             if (module == by_name_.end() || uses_[module->second]) continue;
             if (use.expert) use.expert = uint32_t(i / slices_per_matrix);
             uses_[module->second] = use;

@@ -11,16 +11,7 @@ namespace sluice {
 
 namespace {
 
-constexpr std::string_view weight_suffix = ".weight";
 constexpr std::string_view layer_prefix = "model.layers.";
-
-std::optional<uint32_t> layer_of(std::string_view tensor) {
-    if (!tensor.starts_with(layer_prefix)) return std::nullopt;
-    const std::string_view rest = tensor.substr(layer_prefix.size());
-    const auto number = parse_integer(rest.substr(0, rest.find('.')));
-    if (!number || *number < 0 || *number > UINT32_MAX) return std::nullopt;
-    return static_cast<uint32_t>(*number);
-}
 
 // Kinds of the weights by what the program's operations do with them.
 class kind_finder {
@@ -64,7 +55,7 @@ class kind_finder {
             return SLUICE_MODULE_ROUTER;
         case SLUICE_OP_GATED_MLP: {
             // Beside routed experts, a feed-forward layer of its own is the shared one.
-            const auto layer = layer_of(weight.name);
+            const auto layer = layer_number(weight.name, layer_prefix);
             return layer && routed_layers_.count(*layer) != 0 ? SLUICE_MODULE_SHARED_EXPERT
                                                               : SLUICE_MODULE_MLP;
         }
@@ -100,11 +91,9 @@ class kind_finder {
 stored_module module_of(const weight_request& weight, const weight_slice_request& slice,
                         uint32_t kind) {
     stored_module module;
-    module.name = slice.tensor;
-    if (module.name.ends_with(weight_suffix))
-        module.name.resize(module.name.size() - weight_suffix.size());
+    module.name = module_name(slice.tensor);
     module.kind = kind;
-    module.layer = layer_of(slice.tensor).value_or(0);
+    module.layer = layer_number(slice.tensor, layer_prefix).value_or(0);
     module.row_count = slice.stored_rows;
     module.column_count = slice.stored_columns;
     module.in_stack = slice.stack_size != 0;
@@ -140,6 +129,16 @@ module_list list_modules(const model_program& model) {
         if (!members.empty()) list.together.emplace_back(members.begin(), members.end());
     }
     return list;
+}
+
+std::string module_name(const std::string& tensor) { return without_suffix(tensor, ".weight"); }
+
+std::optional<uint32_t> layer_number(std::string_view name, std::string_view prefix) {
+    if (!name.starts_with(prefix)) return std::nullopt;
+    const std::string_view rest = name.substr(prefix.size());
+    const auto number = parse_integer(rest.substr(0, rest.find('.')));
+    if (!number || *number < 0 || *number > UINT32_MAX) return std::nullopt;
+    return static_cast<uint32_t>(*number);
 }
 
 std::string_view module_kind_name(uint32_t kind) {

@@ -7,6 +7,7 @@
 #include <sluice/abi/quantizer.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,11 @@ struct module_list {
 
 // Vectors (norms, biases) are left out. `model` was built with the model's own routing.
 module_list list_modules(const model_program& model);
+
+// "model.layers.3.mlp.up_proj" for the tensor of its weight.
+std::string module_name(const std::string& tensor);
+// 3 for "layers.3.attention" and the prefix "layers."; nothing for names with none.
+std::optional<uint32_t> layer_number(std::string_view name, std::string_view prefix);
 
 // "embedding", "head", "attention", "mlp", "shared expert", "expert", "router", "norm".
 std::string_view module_kind_name(uint32_t kind);

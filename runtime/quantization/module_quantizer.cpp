@@ -8,10 +8,6 @@ namespace sluice {
 
 namespace {
 
-bool is_plain(sluice_element_type type) {
-    return type == SLUICE_F32 || type == SLUICE_F16 || type == SLUICE_BF16;
-}
-
 uint64_t packed_bytes(const gptq_packed& packed) {
     return packed.qweight.size() * 4 + packed.qzeros.size() * 4 + packed.scales.size()
            + packed.g_idx.size() * 4;
@@ -48,7 +44,7 @@ std::vector<float> module_quantizer::read_matrix(const stored_module& module) co
         bind_weight(weights_, module.request, format_of_(module.request.slices.front().tensor));
     const sluice_weight_slice& slice = *bound.source()->slices[0];
     const sluice_tensor& data = *slice.parts[SLUICE_PART_DATA];
-    if (!is_plain(data.element_type))
+    if (!is_plain_float(data.element_type))
         fail(SLUICE_UNSUPPORTED, "{}: {}: expected f32, f16 or bf16 to quantize, found {}",
              weights_.directory().string(), quote(module.name, 160),
              element_type_name(data.element_type));

@@ -26,10 +26,6 @@ constexpr std::string_view copied_files[] = {"generation_config.json", "tokenize
                                              "tokenizer_config.json",  "special_tokens_map.json",
                                              "chat_template.jinja",    "LICENSE"};
 
-bool is_plain(sluice_element_type type) {
-    return type == SLUICE_F32 || type == SLUICE_F16 || type == SLUICE_BF16;
-}
-
 void check_target(const fs::path& source, const quantize_options& options) {
     std::error_code code;
     if (fs::exists(options.target, code) && !fs::is_directory(options.target, code))
@@ -150,7 +146,8 @@ class checkpoint_quantizer {
         const module_plan& plan = plans_[index];
         const sluice_element_type wanted = plan.format.element_type;
         const bool may_change = plan.kept_reason.empty() && !list_.modules[index].in_stack;
-        return may_change && is_plain(wanted) && is_plain(stored_type) ? wanted : stored_type;
+        return may_change && is_plain_float(wanted) && is_plain_float(stored_type) ? wanted
+                                                                                   : stored_type;
     }
 
     void declare(safetensors_writer& writer) {
@@ -254,25 +251,29 @@ class checkpoint_quantizer {
                 unit_modules_[text.unit_of(i)].push_back(i);
             else
                 advance_progress();
+        // The text goes as far as there is something to quantize.
+        uint32_t end = 0;
+        for (uint32_t unit = 0; unit < text.unit_count(); ++unit)
+            if (!unit_modules_[unit].empty() && !partial.has(unit)) end = unit + 1;
         for (uint32_t unit = 0; unit < text.unit_count(); ++unit) {
-            if (unit_modules_[unit].empty()) {
-            } else if (partial.has(unit)) {
-                take_over(text, partial, unit);
-            } else {
+            if (partial.has(unit))
+                take_over(text, partial, unit, /*goes_on=*/unit < end);
+            else if (!unit_modules_[unit].empty())
                 quantize_unit(text, partial, unit);
-            }
-            text.advance();
+            if (unit + 1 < end) text.advance();
         }
         for (const std::vector<int32_t>& window : options_.calibration.windows)
             report_.calibration_tokens += window.size();
     }
 
-    void take_over(calibrator& text, const partial_results& partial, uint32_t unit) {
+    // goes_on: later units see what these modules became.
+    void take_over(calibrator& text, const partial_results& partial, uint32_t unit, bool goes_on) {
         const std::vector<size_t>& modules = unit_modules_[unit];
         const std::vector<quantized_module> results = partial.load(unit, modules);
         for (size_t i = 0; i < modules.size(); ++i) {
-            text.replace(modules[i], each().values(list_.modules[modules[i]], plans_[modules[i]],
-                                                   results[i].packed));
+            if (goes_on)
+                text.replace(modules[i], each().values(list_.modules[modules[i]],
+                                                       plans_[modules[i]], results[i].packed));
             advance_progress();
         }
         report_.resumed_modules += modules.size();

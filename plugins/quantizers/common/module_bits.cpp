@@ -144,4 +144,18 @@ void require_rows(const plugin::quantizer_request& request, std::span<const grou
     }
 }
 
+void run_rows(const plugin::host& host, const plugin::quantizer_request& request,
+              int64_t rows_at_once, const std::function<void(int64_t begin, int64_t end)>& run) {
+    const int64_t rows = request.module.row_count;
+    for (int64_t begin = 0; begin < rows; begin += rows_at_once) {
+        if (host.cancelled())
+            plugin::fail(SLUICE_CANCELLED, "quantizing '", plugin::view(request.module.name),
+                         "' was cancelled");
+        host.run([&](const plugin::worker& worker) {
+            const auto share = worker.share(std::min(rows_at_once, rows - begin));
+            run(begin + share.begin, begin + share.end);
+        });
+    }
+}
+
 } // namespace sluice::quantizers

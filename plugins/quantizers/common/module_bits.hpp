@@ -8,6 +8,7 @@
 #include <sluice/plugin/quantizer.hpp>
 
 #include <array>
+#include <functional>
 
 namespace sluice::quantizers {
 
@@ -49,5 +50,12 @@ group_cut groups_of(const sluice_weight_format& format, int64_t columns);
 // Apart, since workers must not throw.
 group_check check_row(const plugin::quantizer_request& request, const rounding& how, int64_t row);
 void require_rows(const plugin::quantizer_request& request, std::span<const group_check> found);
+
+// Calls run(begin, end) on the host's workers until all rows of the module had their turn, each
+// worker with a part of `rows_at_once`; polls for cancellation in between. Cut by shape, so that
+// neither the result nor how soon a cancellation is seen depends on the number of workers. `run`
+// must not throw.
+void run_rows(const plugin::host& host, const plugin::quantizer_request& request,
+              int64_t rows_at_once, const std::function<void(int64_t begin, int64_t end)>& run);
 
 } // namespace sluice::quantizers

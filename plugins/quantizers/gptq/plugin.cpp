@@ -149,37 +149,26 @@ class gptq {
         const group_cut groups = groups_of(request.format, columns);
         std::vector<group_check> checks(static_cast<size_t>(rows));
         std::vector<row_errors> errors(static_cast<size_t>(rows));
-        // Cut by shape, so that neither the result nor how soon a cancellation is seen depends on
-        // the number of workers.
-        constexpr int64_t operations_per_entry = int64_t{1} << 30;
-        const int64_t rows_per_entry =
-            std::max<int64_t>(16, operations_per_entry / (columns * columns));
-        for (int64_t begin = 0; begin < rows; begin += rows_per_entry) {
-            if (host_.cancelled())
-                plugin::fail(SLUICE_CANCELLED, "quantizing '", plugin::view(request.module.name),
-                             "' was cancelled");
-            const int64_t count = std::min(rows_per_entry, rows - begin);
-            host_.run([&](const plugin::worker& worker) {
-                const auto share = worker.share(count);
-                const int64_t first = begin + share.begin, last = begin + share.end;
-                bool all_good = true;
-                for (int64_t row = first; row < last; ++row) {
-                    auto& found = checks[static_cast<size_t>(row)];
-                    found = check_row(request, how, row);
-                    all_good = all_good && found == group_check::good;
-                }
-                if (!all_good) return;
-                quantize_rows(request.weights, columns, first, last, groups.width, factor, how,
-                              importance,
-                              {request.target.codes, request.target.scales, request.target.zeros});
-                row_refiner refiner(damped, columns);
-                for (int64_t row = first; row < last; ++row) {
-                    refiner.refine(row_of(request, groups, row), how, refinement_);
-                    errors[static_cast<size_t>(row)] =
-                        errors_of(request, groups, moments, how, row);
-                }
-            });
-        }
+        constexpr int64_t operations_at_once = int64_t{1} << 30;
+        const auto quantize_share = [&](int64_t begin, int64_t end) {
+            bool all_good = true;
+            for (int64_t row = begin; row < end; ++row) {
+                auto& found = checks[static_cast<size_t>(row)];
+                found = check_row(request, how, row);
+                all_good = all_good && found == group_check::good;
+            }
+            if (!all_good) return;
+            quantize_rows(request.weights, columns, begin, end, groups.width, factor, how,
+                          importance,
+                          {request.target.codes, request.target.scales, request.target.zeros});
+            row_refiner refiner(damped, columns);
+            for (int64_t row = begin; row < end; ++row) {
+                refiner.refine(row_of(request, groups, row), how, refinement_);
+                errors[static_cast<size_t>(row)] = errors_of(request, groups, moments, how, row);
+            }
+        };
+        run_rows(host_, request, std::max<int64_t>(16, operations_at_once / (columns * columns)),
+                 quantize_share);
         require_rows(request, checks);
         row_errors sum;
         for (const row_errors& row : errors) {
@@ -210,11 +199,10 @@ class gptq {
                     made.weights.subspan(
                         begin, std::min(static_cast<size_t>(groups.width), columns - begin)),
                     how);
-            const auto zero = made.zeros != nullptr ? made.zeros[group]
-                                                    : static_cast<uint8_t>(1U << (how.bits - 1));
+            const group_grid grid = grid_of(made, static_cast<int64_t>(group), how);
             const float given = made.weights[i];
             weight[i] = double{given};
-            lost[i] = weight[i] - double{value_of({made.scales[group], zero}, made.codes[i])};
+            lost[i] = weight[i] - double{value_of(grid, made.codes[i])};
             rounded[i] = weight[i] - double{value_of(nearest, code_on(nearest, given, how))};
         }
         return {seen(weight, moments, room), seen(lost, moments, room),

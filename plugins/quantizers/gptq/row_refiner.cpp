@@ -35,8 +35,7 @@ bool solve(std::vector<double>& a, std::vector<double>& b) {
 
 } // namespace
 
-group_grid row_refiner::grid_of(const quantized_row& row, int64_t group,
-                                const rounding& how) const {
+group_grid grid_of(const quantized_row& row, int64_t group, const rounding& how) {
     const auto middle = static_cast<uint8_t>(1U << (how.bits - 1));
     return {row.scales[group], row.zeros != nullptr ? row.zeros[group] : middle};
 }

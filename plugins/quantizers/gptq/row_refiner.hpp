@@ -18,6 +18,8 @@ struct quantized_row {
     uint8_t* zeros; // [groups], or NULL where zero is the middle of the codes
 };
 
+group_grid grid_of(const quantized_row& row, int64_t group, const rounding& how);
+
 // Lowers (w - w') H (w - w')^T, which never grows. Each pass finds the scales that are best for the
 // codes (all groups at once, rounded to binary16), and then for each column in turn the code that
 // is best for all others (coordinate descent, as in QuantEase, Behdin et al. 2023). `moments` is H
@@ -30,7 +32,6 @@ class row_refiner {
     int refine(const quantized_row& row, const rounding& how, int passes);
 
   private:
-    group_grid grid_of(const quantized_row& row, int64_t group, const rounding& how) const;
     void find_residual(const quantized_row& row, const rounding& how);
     double loss() const;
     bool refit_scales(const quantized_row& row, const rounding& how);

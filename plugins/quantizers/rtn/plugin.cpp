@@ -43,24 +43,14 @@ class rtn {
 
     sluice_quantization_report quantize(const plugin::quantizer_request& request) const {
         const rounding how = bits_.rounding_of(request.format, "rtn");
-        // Cut by shape, so that neither the result nor how soon a cancellation is seen depends on
-        // the number of workers.
-        constexpr int64_t elements_per_entry = int64_t{1} << 22;
-        const int64_t rows = request.module.row_count;
-        const int64_t rows_per_entry =
-            std::max<int64_t>(1, elements_per_entry / request.module.column_count);
-        std::vector<row_errors> errors(static_cast<size_t>(rows));
-        for (int64_t begin = 0; begin < rows; begin += rows_per_entry) {
-            if (host_.cancelled())
-                plugin::fail(SLUICE_CANCELLED, "quantizing '", plugin::view(request.module.name),
-                             "' was cancelled");
-            const int64_t count = std::min(rows_per_entry, rows - begin);
-            host_.run([&](const plugin::worker& worker) {
-                const auto share = worker.share(count);
-                for (int64_t row = begin + share.begin; row < begin + share.end; ++row)
-                    errors[static_cast<size_t>(row)] = quantize_row(request, how, row);
-            });
-        }
+        constexpr int64_t elements_at_once = int64_t{1} << 22;
+        std::vector<row_errors> errors(static_cast<size_t>(request.module.row_count));
+        run_rows(host_, request,
+                 std::max<int64_t>(1, elements_at_once / request.module.column_count),
+                 [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row)
+                         errors[static_cast<size_t>(row)] = quantize_row(request, how, row);
+                 });
         return report(request, errors);
     }
 
