@@ -1,53 +1,26 @@
 // The integer matrix kernels of backends/onednn: exact sums, and the bound of what rounding rows to
 // int8 costs.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "kernel_fixture.hpp"
+
 #include <doctest/doctest.h>
 
 #include "integer_matmul.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 using namespace sluice::kernels;
+using namespace sluice::kernels::test;
 
 namespace {
 
 constexpr std::int64_t run_k = 64;
-
-struct aligned_free {
-    void operator()(std::byte* p) const { std::free(p); }
-};
-using buffer = std::unique_ptr<std::byte[], aligned_free>;
-
-// Filled with ones, so that a read of what nobody wrote shows.
-buffer make_buffer(std::int64_t bytes) {
-    const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64 + 64);
-    buffer result(static_cast<std::byte*>(std::aligned_alloc(64, size)));
-    std::memset(result.get(), 0xff, size);
-    return result;
-}
-
-std::vector<instruction_set> sets_here() {
-    std::vector<instruction_set> sets;
-    for (auto set : {instruction_set::plain, instruction_set::avx2, instruction_set::avx512})
-        if (set <= highest_instruction_set(detect_cpu_features())) sets.push_back(set);
-    return sets;
-}
-
-struct weights {
-    packed_layout layout;
-    buffer packed;
-    std::vector<float> values; // [N, K]
-
-    packed_matrix_view view() const { return {layout, packed.get()}; }
-};
 
 struct weight_case {
     weight_storage storage;
@@ -141,7 +114,7 @@ std::vector<float> normal_values(std::mt19937& random, std::int64_t count) {
 // Whole numbers whose largest in each run is 127 are their own codes, and all sums fit 24 bits: the
 // kernels must give the sums of the plain integers to the last bit.
 TEST_CASE("sums of codes are exact in every set of instructions") {
-    for (const auto set : sets_here()) {
+    for (const auto set : sets_here(instruction_set::avx512)) {
         const integer_kernel_set kernels(set);
         for (const auto& c : cases) {
             std::mt19937 random(21);
@@ -180,7 +153,7 @@ TEST_CASE("sums of codes are exact in every set of instructions") {
 }
 
 TEST_CASE("rounding rows to int8 costs at most half a step of each run") {
-    for (const auto set : sets_here()) {
+    for (const auto set : sets_here(instruction_set::avx512)) {
         const integer_kernel_set kernels(set);
         for (const auto& c : cases) {
             std::mt19937 random(22);
@@ -222,7 +195,7 @@ TEST_CASE("a row's bits depend neither on its company nor on the vectors' width"
         const weights w = make_weights(random, c, 70, 333, 0);
         const auto x = normal_values(random, 50 * 333);
         std::vector<float> widest;
-        for (const auto set : sets_here()) {
+        for (const auto set : sets_here(instruction_set::avx512)) {
             const integer_kernel_set kernels(set);
             const auto all = multiply(kernels, w, x, 50);
             for (const std::int64_t m : {1, 2, 3, 4, 7, 12, 13, 25})
@@ -253,7 +226,7 @@ TEST_CASE("quantized rows are gathered by index and read from bfloat16") {
     std::vector<float> gathered;
     for (const std::int32_t row : index)
         gathered.insert(gathered.end(), x.begin() + row * k, x.begin() + (row + 1) * k);
-    for (const auto set : sets_here()) {
+    for (const auto set : sets_here(instruction_set::avx512)) {
         const integer_kernel_set kernels(set);
         const auto expected = multiply(kernels, w, gathered, m);
         CHECK(
@@ -268,7 +241,7 @@ TEST_CASE("quantized rows are gathered by index and read from bfloat16") {
 TEST_CASE("what is not finite is not lost, and zeros stay zeros") {
     std::mt19937 random(25);
     const weights w = make_weights(random, cases[0], 33, 100, 0);
-    for (const auto set : sets_here()) {
+    for (const auto set : sets_here(instruction_set::avx512)) {
         const integer_kernel_set kernels(set);
         for (const float special :
              {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {

@@ -1,5 +1,7 @@
 // The matrix kernels of backends/onednn against sums in double over the source values.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "kernel_fixture.hpp"
+
 #include <doctest/doctest.h>
 
 #include "bfloat16.hpp"
@@ -10,48 +12,16 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 using namespace sluice::kernels;
+using namespace sluice::kernels::test;
 
 namespace {
-
-struct aligned_free {
-    void operator()(std::byte* p) const { std::free(p); }
-};
-using buffer = std::unique_ptr<std::byte[], aligned_free>;
-
-// Filled with NaN patterns, so that a read of what nobody wrote shows.
-buffer make_buffer(std::int64_t bytes) {
-    const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64 + 64);
-    buffer result(static_cast<std::byte*>(std::aligned_alloc(64, size)));
-    std::memset(result.get(), 0xff, size);
-    return result;
-}
-
-std::vector<instruction_set> sets_here() {
-    std::vector<instruction_set> sets;
-    const auto highest = highest_instruction_set(detect_cpu_features());
-    for (auto set : {instruction_set::plain, instruction_set::avx2, instruction_set::avx512,
-                     instruction_set::avx512_bf16}) {
-        if (set <= highest) sets.push_back(set);
-    }
-    return sets;
-}
-
-struct weights {
-    packed_layout layout;
-    buffer packed;
-    std::vector<float> values; // [N, K], exactly what is packed
-
-    packed_matrix_view view() const { return {layout, packed.get()}; }
-};
 
 std::vector<float> random_values(std::mt19937& random, std::int64_t count) {
     std::normal_distribution<float> normal;
@@ -215,7 +185,7 @@ TEST_CASE("float16 rounds to nearest even and reads back") {
 }
 
 TEST_CASE("instruction sets have names and can be limited") {
-    for (auto set : sets_here()) {
+    for (auto set : sets_here(instruction_set::avx512_bf16)) {
         CHECK(instruction_set_named(name_of(set)) == set);
         CHECK(kernel_set(set).set() == set);
         CHECK(highest_instruction_set(detect_cpu_features(), set) == set);
@@ -291,7 +261,7 @@ TEST_CASE("packing from a callback, from bfloat16 and in parts gives the same by
 }
 
 TEST_CASE("products agree with double for every number of rows") {
-    for (auto set : sets_here()) {
+    for (auto set : sets_here(instruction_set::avx512_bf16)) {
         const kernel_set kernels(set);
         for (const auto& c : weight_cases) {
             std::mt19937 random(13);
@@ -330,7 +300,7 @@ TEST_CASE("products agree with double for every number of rows") {
 
 TEST_CASE("deep and tall products, cut in every direction, agree with double") {
     std::mt19937 random(14);
-    for (auto set : sets_here()) {
+    for (auto set : sets_here(instruction_set::avx512_bf16)) {
         const kernel_set kernels(set);
         for (const auto& c : weight_cases) {
             CAPTURE(std::string(name_of(set)));
@@ -350,7 +320,7 @@ TEST_CASE("deep and tall products, cut in every direction, agree with double") {
 TEST_CASE("a row's bits depend neither on its company nor on the cut of the blocks") {
     std::mt19937 random(15);
     constexpr std::int64_t n = 90;
-    for (auto set : sets_here()) {
+    for (auto set : sets_here(instruction_set::avx512_bf16)) {
         const kernel_set kernels(set);
         for (const auto& c : weight_cases) {
             for (std::int64_t k : {199, 4100}) {
@@ -403,7 +373,7 @@ TEST_CASE("rows are gathered by index and read as bfloat16") {
     for (std::int32_t row : index) {
         gathered.insert(gathered.end(), x.begin() + row * k, x.begin() + (row + 1) * k);
     }
-    for (auto set : sets_here()) {
+    for (auto set : sets_here(instruction_set::avx512_bf16)) {
         const kernel_set kernels(set);
         for (auto storage : {weight_storage::float32, weight_storage::bfloat16}) {
             const weights w = make_float_weights(random, storage, 40, k);

@@ -5,13 +5,9 @@
 namespace sluice::kernels {
 namespace {
 
-struct vector_avx2_integers {
+struct vector_avx2_integers : integer_lanes<32> {
     static constexpr std::int64_t lanes = 8;
     using type = __m256;
-    // In 32-bit lanes, as the dot products take them: where a sum changes its type on the way round
-    // a loop, the compiler keeps a copy of it in memory.
-    using integers = std::int32_t __attribute__((vector_size(32)));
-    using word = integers;
 
     static __m256i bits(integers value) { return reinterpret_cast<__m256i>(value); }
     static integers lanes_of(__m256i value) { return reinterpret_cast<integers>(value); }
@@ -32,19 +28,10 @@ struct vector_avx2_integers {
     static integers load_codes(const std::byte* from) {
         return lanes_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
     }
-    static integers low(integers codes) { return codes & 0x0f0f0f0f; }
-    static integers high(integers codes) { return codes >> 4 & 0x0f0f0f0f; }
-    static integers zero_integers() { return integers{}; }
     static integers broadcast_integer(const std::uint32_t* from) {
         return lanes_of(_mm256_set1_epi32(static_cast<int>(*from)));
     }
     static word broadcast_word(const std::uint32_t* from) { return broadcast_integer(from); }
-    template <int Bits>
-    static integers shift_left(integers value) {
-        return value << Bits;
-    }
-    static integers multiply_integers(integers a, integers b) { return a * b; }
-    static integers add(integers a, integers b) { return a + b; }
 
     // vpmaddubsw saturates at 16 bits: pairs of nibbles reach 2 * 15 * 127 and fit, pairs of bytes
     // reach 2 * 255 * 127 and do not. Bytes are widened, even and odd k apart.

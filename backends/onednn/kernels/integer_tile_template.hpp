@@ -15,6 +15,26 @@
 namespace sluice::kernels {
 namespace {
 
+// What sets share whose integers are a vector type of the compiler, in 32-bit lanes, as the dot
+// products take them: where a sum changes its type on the way round a loop, the compiler keeps a
+// copy of it in memory.
+template <int Bytes>
+struct integer_lanes {
+    // Not an alias by `using`, which loses an attribute that depends on a template's parameter.
+    typedef std::int32_t integers __attribute__((vector_size(Bytes)));
+    using word = integers;
+
+    static integers low(integers codes) { return codes & 0x0f0f0f0f; }
+    static integers high(integers codes) { return codes >> 4 & 0x0f0f0f0f; }
+    static integers zero_integers() { return integers{}; }
+    template <int Bits>
+    static integers shift_left(integers value) {
+        return value << Bits;
+    }
+    static integers multiply_integers(integers a, integers b) { return a * b; }
+    static integers add(integers a, integers b) { return a + b; }
+};
+
 // Scales and zero points of one group for two vectors of columns.
 template <class Vector, bool Zeros>
 struct integer_group {

@@ -5,13 +5,9 @@
 namespace sluice::kernels {
 namespace {
 
-struct vector_vnni {
+struct vector_vnni : integer_lanes<64> {
     static constexpr std::int64_t lanes = 16;
     using type = __m512;
-    // In 32-bit lanes, as the dot products take them: where a sum changes its type on the way round
-    // a loop, the compiler keeps a copy of it in memory.
-    using integers = std::int32_t __attribute__((vector_size(64)));
-    using word = integers;
 
     static __m512i bits(integers value) { return reinterpret_cast<__m512i>(value); }
     static integers lanes_of(__m512i value) { return reinterpret_cast<integers>(value); }
@@ -30,19 +26,10 @@ struct vector_vnni {
             _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
     }
     static integers load_codes(const std::byte* from) { return lanes_of(_mm512_loadu_si512(from)); }
-    static integers low(integers codes) { return codes & 0x0f0f0f0f; }
-    static integers high(integers codes) { return codes >> 4 & 0x0f0f0f0f; }
-    static integers zero_integers() { return integers{}; }
     static integers broadcast_integer(const std::uint32_t* from) {
         return lanes_of(_mm512_set1_epi32(static_cast<int>(*from)));
     }
     static word broadcast_word(const std::uint32_t* from) { return broadcast_integer(from); }
-    template <int Bits>
-    static integers shift_left(integers value) {
-        return value << Bits;
-    }
-    static integers multiply_integers(integers a, integers b) { return a * b; }
-    static integers add(integers a, integers b) { return a + b; }
     template <bool Four>
     static integers dot(integers sum, integers codes, word x) {
         return lanes_of(_mm512_dpbusd_epi32(bits(sum), bits(codes), bits(x)));
