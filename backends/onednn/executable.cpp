@@ -86,10 +86,14 @@ void bound::planned(const sluice_batch&) {
 
 void bound::run(const plugin::worker& self) {
     const bool timed = compiled_.takes_profile() && self.index == 0;
+    if (steps_.empty()) return;
+    if (self.index == 0) steps_.front()->begin();
+    self.meet.wait();
     for (size_t i = 0; i < steps_.size(); ++i) {
         const auto start =
             timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
         steps_[i]->run(self);
+        if (self.index == 0 && i + 1 < steps_.size()) steps_[i + 1]->begin();
         self.meet.wait();
         if (failed()) return;
         if (timed)

@@ -26,6 +26,7 @@ class linear_step final : public step {
                     + rows * blocks_per_run * kernels::block_width * 4};
     }
 
+    void begin() override { blocks_.reset(); }
     void run(const plugin::worker& self) override {
         bias_.read(self);
         const auto& x = owner_.at(operation_.inputs[0]);
@@ -36,9 +37,9 @@ class linear_step final : public step {
                                  kernel_scratch + product_.kernel_scratch_bytes());
         rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count == 0) return;
-        const auto blocks = self.share(product_.block_count());
-        for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
-            run_blocks(self, rows, first, std::min(first + blocks_per_run, blocks.end), y, m_count);
+        share_blocks(
+            self, m_count, product_.block_count(), blocks_,
+            [&](int64_t first, int64_t last) { run_blocks(self, rows, first, last, y, m_count); });
     }
 
   private:
@@ -67,6 +68,7 @@ class linear_step final : public step {
     const packed_weight& weight_;
     product product_;
     vector_operand bias_;
+    work_counter blocks_;
     bool is_direct_ = true;
 };
 
@@ -97,6 +99,10 @@ class gated_mlp_step final : public step {
                 kernel_bytes_ + lone_bytes_ + 2 * run};
     }
 
+    void begin() override {
+        in_blocks_.reset();
+        out_blocks_.reset();
+    }
     void run(const plugin::worker& self) override {
         const auto& x = owner_.at(operation_.inputs[0]);
         const int64_t m_count = x.row_count();
@@ -105,9 +111,9 @@ class gated_mlp_step final : public step {
                                  kernel_scratch + kernel_bytes_);
         rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count != 0) {
-            const auto blocks = self.share(in_.block_count());
-            for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
-                run_inner(self, rows, first, std::min(first + blocks_per_run, blocks.end), m_count);
+            share_blocks(
+                self, m_count, in_.block_count(), in_blocks_,
+                [&](int64_t first, int64_t last) { run_inner(self, rows, first, last, m_count); });
         }
         self.meet.wait();
         run_outer(self, m_count);
@@ -143,7 +149,7 @@ class gated_mlp_step final : public step {
         }
     }
 
-    void run_outer(const plugin::worker& self, int64_t m_count) const {
+    void run_outer(const plugin::worker& self, int64_t m_count) {
         const auto& y = owner_.at(operation_.outputs[0]);
         std::byte* kernel_scratch = owner_.own_scratch(self);
         const packing_place h(self, out_, m_count, inner() + inner_bytes_,
@@ -151,17 +157,16 @@ class gated_mlp_step final : public step {
         h.pack({inner(), float_type_of(inner_type_), gate_.layout.n, nullptr}, kernel_scratch);
         if (m_count == 0) return;
         constexpr int64_t stride = blocks_per_run * kernels::block_width;
-        const auto blocks = self.share(out_.block_count());
         const auto& rows = owner_.kernels().rows;
-        for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run) {
-            const int64_t last = std::min(first + blocks_per_run, blocks.end);
+        const auto run = [&](int64_t first, int64_t last) {
             float* room = run_room(self);
             out_.multiply(down_.matrix(0), h.layout(), h.packed(), first, last, room, stride,
                           kernel_scratch);
             for (int64_t m = 0; m < m_count; ++m)
                 write_floats(rows, room + m * stride, out_.columns(first, last), y,
                              m * down_.layout.n + first * kernels::block_width);
-        }
+        };
+        share_blocks(self, m_count, out_.block_count(), out_blocks_, run);
     }
 
     bound& owner_;
@@ -172,6 +177,8 @@ class gated_mlp_step final : public step {
     const packed_weight& down_;
     product in_;
     product out_;
+    work_counter in_blocks_;
+    work_counter out_blocks_;
     sluice_element_type inner_type_ = SLUICE_F32;
     int64_t inner_bytes_ = 0;
     int64_t x_bytes_ = 0;

@@ -11,8 +11,11 @@ namespace sluice::onednn {
 // Blocks of 32 columns that a worker computes at once before it converts them.
 inline constexpr int64_t blocks_per_run = 8;
 
-// So few rows are packed by every worker for itself, which costs less than to wait for each other.
+// So few rows are packed by every worker for itself, which costs less than to wait for each other,
+// and then wait for memory: workers take short runs of blocks as they are free, since the memory of
+// one core is at times slower than another's. Of more rows each worker computes a fixed share.
 inline constexpr int64_t lone_rows_max = 4;
+inline constexpr int64_t blocks_per_lone_run = 4;
 
 class product {
   public:
@@ -141,6 +144,20 @@ class product {
     kernels::packed_layout weights_;
     int64_t rows_max_ = 0;
 };
+
+// Calls function(first, last) with the runs of blocks that the worker computes. The counter was
+// reset before all workers met.
+template <typename Function>
+void share_blocks(const plugin::worker& self, int64_t rows, int64_t block_count,
+                  work_counter& counter, Function&& function) {
+    if (rows <= lone_rows_max) {
+        take_runs(counter, block_count, blocks_per_lone_run, function);
+        return;
+    }
+    const auto blocks = self.share(block_count);
+    for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
+        function(first, std::min(first + blocks_per_run, blocks.end));
+}
 
 // Rows packed for one product: by all workers together in the shared scratch, or by each for
 // itself.

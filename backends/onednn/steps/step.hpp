@@ -19,6 +19,8 @@ class step {
     virtual scratch_size scratch() const { return {}; }
     // On the host, when the shapes of a step are known.
     virtual void planned() {}
+    // On one worker, before the barrier that all meet at before they run the step.
+    virtual void begin() {}
     // On every worker. May meet at the barrier; all workers do so equally often, so it must not
     // throw. Another barrier follows before the next step.
     virtual void run(const plugin::worker& self) = 0;
@@ -78,6 +80,13 @@ class work_counter {
   private:
     alignas(64) std::atomic<int64_t> next_{0};
 };
+
+// Calls function(first, last) with runs of [0, count) that the worker is free to take.
+template <typename Function>
+void take_runs(work_counter& counter, int64_t count, int64_t run, Function&& function) {
+    for (int64_t first = counter.take() * run; first < count; first = counter.take() * run)
+        function(first, std::min(first + run, count));
+}
 
 // Elements [begin, begin + count) of a float32 or bfloat16 tensor as float32: the tensor's own
 // memory, or a copy in `room`.
