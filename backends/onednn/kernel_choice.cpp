@@ -69,6 +69,7 @@ kernel_choice choose_kernels(const plugin::host& host, kernels::instruction_set 
     kernel_choice choice{kernels::kernel_set(std::min(set, kernels::instruction_set::avx512)),
                          kernels::kernel_set(kernels::preferred_bfloat16_set(set)),
                          kernels::row_kernels_of(set),
+                         kernels::attend_kernels_of(set),
                          nullptr,
                          "",
                          kernels::integer_kernel_set(set)};

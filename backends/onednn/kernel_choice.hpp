@@ -1,6 +1,7 @@
 // Which kernels a backend uses, settled once when it is created.
 #pragma once
 
+#include "kernels/attend_kernels.hpp"
 #include "kernels/integer_matmul.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/row_kernels.hpp"
@@ -18,6 +19,7 @@ struct kernel_choice {
     kernels::kernel_set exact; // float32 activations: every product exact
     kernels::kernel_set fast;  // bfloat16 activations
     const kernels::row_kernels& rows;
+    const kernels::attend_kernels& attend;
     std::shared_ptr<library_products> library; // for bfloat16 products; NULL: our own are used
     std::string why;                           // what the choice between the two rests on
     kernels::integer_kernel_set integers;      // int8 activations with int8 and int4 weights

@@ -23,6 +23,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 # Without these the compiler may not turn choices and exponentials into vectors.
 set(sluice_row_flags -fno-trapping-math -fno-math-errno)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # Vectors wider than the registers are passed between functions of one file alone.
+    list(APPEND sluice_row_flags -Wno-psabi)
+endif()
 set_source_files_properties(
     ${CMAKE_CURRENT_LIST_DIR}/integer_matmul.cpp ${CMAKE_CURRENT_LIST_DIR}/integer_tile_plain.cpp
     ${CMAKE_CURRENT_LIST_DIR}/tile_plain.cpp

@@ -1,6 +1,5 @@
 #include "tile_template.hpp"
-
-#include <immintrin.h>
+#include "transpose_avx512.hpp"
 
 namespace sluice::kernels {
 namespace {
@@ -48,28 +47,39 @@ constexpr void fill_bfloat16(tile_function (&table)[tile_height_limit + 1]) {
     }
 }
 
-// Rounds to nearest, ties to even, as bfloat16_from_float does.
-inline std::uint16_t rounded(float value) {
-    std::uint32_t bits = 0;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
-    return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+// Elements k to k + 31 of a row as pairs; those beyond the row are zero. Rounds to nearest, ties to
+// even.
+inline __m512i pairs_of(const row_source& source, std::int64_t at, std::int64_t rest) {
+    const __mmask32 inside = rest >= 32 ? static_cast<__mmask32>(0xffffffffu)
+                                        : static_cast<__mmask32>((1u << rest) - 1u);
+    if (source.type == float_type::bfloat16)
+        return _mm512_maskz_loadu_epi16(inside,
+                                        static_cast<const std::uint16_t*>(source.data) + at);
+    const auto* x = static_cast<const float*>(source.data) + at;
+    const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(inside), x);
+    const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(inside >> 16), x + 16);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
 void pack_tile_bfloat16(const pack_arguments& a) {
-    auto* tile = static_cast<std::uint16_t*>(a.tile); // [k/2][height][2]
+    auto* tile = static_cast<float*>(a.tile); // [k/2][height] pairs
+    const auto rows = static_cast<__mmask16>((1u << a.height) - 1u);
+    const std::int64_t pair_count = (a.k + 1) / 2;
+    std::int64_t offset[tile_height_limit];
     for (std::int64_t h = 0; h < a.height; ++h) {
         const std::int64_t m = a.row_begin + h;
-        const std::int64_t row = a.source.row_index != nullptr ? a.source.row_index[m] : m;
-        const std::int64_t offset = row * a.source.row_stride;
-        std::uint16_t* out = tile + h * 2;
-        const auto* floats = static_cast<const float*>(a.source.data) + offset;
-        const auto* halves = static_cast<const std::uint16_t*>(a.source.data) + offset;
-        const bool is_float = a.source.type == float_type::float32;
-        for (std::int64_t k = 0; k < a.k; ++k) {
-            out[k / 2 * a.height * 2 + k % 2] = is_float ? rounded(floats[k]) : halves[k];
-        }
-        if (a.k % 2 != 0) out[a.k / 2 * a.height * 2 + 1] = 0;
+        offset[h] =
+            (a.source.row_index != nullptr ? a.source.row_index[m] : m) * a.source.row_stride;
+    }
+    for (std::int64_t k = 0; k < a.k; k += 32) {
+        __m512 r[16];
+        for (std::int64_t h = 0; h < 16; ++h)
+            r[h] = h < a.height ? _mm512_castsi512_ps(pairs_of(a.source, offset[h] + k, a.k - k))
+                                : _mm512_setzero_ps();
+        transpose(r);
+        const std::int64_t count = pair_count - k / 2 < 16 ? pair_count - k / 2 : 16;
+        for (std::int64_t i = 0; i < count; ++i)
+            _mm512_mask_storeu_ps(tile + (k / 2 + i) * a.height, rows, r[i]);
     }
 }
 

@@ -1,11 +1,20 @@
-// Attention of a tile of query rows to keys and values that were packed for the matrix kernels.
+// Attention of a tile of query rows to a run of places after another. Scores and sums are matrix
+// products; a row keeps the maximum of its scores and the sum of their exponentials so far, so that
+// no more than a run's scores exist at a time (Rabe and Staats, arXiv:2112.05682; Dao et al.,
+// arXiv:2205.14135).
 #pragma once
 
-#include "product.hpp"
+#include "../kernels/attend_kernels.hpp"
+#include "step.hpp"
 
 #include <cmath>
+#include <limits>
 
 namespace sluice::onednn {
+
+// A run's keys, values and scores stay in a second-level cache together with a tile's rows.
+inline constexpr int64_t places_per_run = 128;
+inline constexpr int64_t rows_per_tile = 128;
 
 // Which places of a sequence are seen from where, and how scores become weights.
 struct mask {
@@ -18,148 +27,178 @@ struct mask {
     }
 };
 
+struct place_range {
+    int64_t begin = 0;
+    int64_t end = 0;
+
+    // What of it lies in a run of `count` places from `first` on, counted from there.
+    place_range within(int64_t first, int64_t count) const {
+        return {std::clamp<int64_t>(begin - first, 0, count),
+                std::clamp<int64_t>(end - first, 0, count)};
+    }
+};
+
 // The places of one sequence in the cache.
 struct cached_sequence {
     const int32_t* blocks = nullptr; // its row of the block table
     int64_t tokens_per_block = 1;
     int64_t length = 0;
 
-    int64_t slot(int64_t place) const {
-        return blocks[place / tokens_per_block] * tokens_per_block + place % tokens_per_block;
+    // Slots of places first to first + count - 1.
+    void slots(int64_t first, int64_t count, int32_t* to) const {
+        int64_t block = first / tokens_per_block;
+        int64_t within = first % tokens_per_block;
+        for (int64_t i = 0; i < count; ++i) {
+            to[i] = static_cast<int32_t>(blocks[block] * tokens_per_block + within);
+            if (++within < tokens_per_block) continue;
+            within = 0;
+            ++block;
+        }
     }
 };
 
-// Turns scores in place into weights that sum to one (less the sink's share); zero outside
-// [begin, end). [width]
-inline void weigh(const kernels::row_kernels& rows, const mask& m, float* scores, int64_t begin,
-                  int64_t end, int64_t width, const float* sink) {
-    std::fill(scores, scores + begin, 0.0f);
-    std::fill(scores + std::max(begin, end), scores + width, 0.0f);
-    if (begin >= end) return;
-    float* seen = scores + begin;
-    const int64_t count = end - begin;
-    rows.scale(m.scale, count, seen);
-    if (m.softcap > 0)
-        for (int64_t i = 0; i < count; ++i) seen[i] = m.softcap * std::tanh(seen[i] / m.softcap);
-    float maximum = rows.maximum(seen, count);
-    if (sink != nullptr) maximum = std::max(maximum, *sink);
-    float sum = rows.exp_in_place(seen, maximum, count);
-    if (sink != nullptr) sum += std::exp(*sink - maximum);
-    rows.scale(1.0f / sum, count, seen);
+inline kernels::cached_type cached_type_of(sluice_element_type type) {
+    return type == SLUICE_BF16 ? kernels::cached_type::bfloat16 : kernels::cached_type::float32;
 }
 
-// Keys and values of one head over places [0, length), packed as weights of two products:
-// scores = q K^T with K [length, key_width], and output = weights V with V^T [value_width, length].
-class packed_head {
+inline constexpr kernels::score_sum nothing_seen{-std::numeric_limits<float>::infinity(), 0};
+
+// What the sum of weighted values is to be multiplied by in the end. `sink` may be NULL; a row that
+// saw no place has zero.
+inline float final_share(const kernels::score_sum& seen, const float* sink) {
+    if (seen.maximum == nothing_seen.maximum) return 0;
+    if (sink == nullptr) return 1.0f / seen.sum;
+    const float maximum = std::max(seen.maximum, *sink);
+    const float share = std::exp(seen.maximum - maximum);
+    return share / (seen.sum * share + std::exp(*sink - maximum));
+}
+
+// Takes a run's scores into a row: they become weights, and `sum` [width] fits them afterwards.
+inline void soften(const kernel_choice& choice, const mask& m, float* scores,
+                   const place_range& seen, int64_t count, kernels::score_sum& so_far, float* sum,
+                   int64_t width) {
+    float scale = m.scale;
+    if (m.softcap > 0) {
+        for (int64_t i = seen.begin; i < seen.end; ++i)
+            scores[i] = m.softcap * std::tanh(scores[i] * m.scale / m.softcap);
+        scale = 1;
+    }
+    const float factor = choice.attend.soften(scores, seen.begin, seen.end, count, scale, so_far);
+    if (factor != 1) choice.rows.scale(factor, width, sum);
+}
+
+// Takes in what another unit found of the same row.
+inline void merge(const kernel_choice& choice, const kernels::score_sum& other,
+                  const float* other_sum, kernels::score_sum& so_far, float* sum, int64_t width) {
+    if (other.maximum == nothing_seen.maximum) return;
+    const float maximum = std::max(so_far.maximum, other.maximum);
+    const float kept = std::exp(so_far.maximum - maximum);
+    const float taken = std::exp(other.maximum - maximum);
+    choice.rows.scale(kept, width, sum);
+    choice.rows.add_scaled(taken, other_sum, width, sum);
+    so_far = {maximum, so_far.sum * kept + other.sum * taken};
+}
+
+// A tile of rows of one head, or of several that read the same keys and values.
+class tile_attention {
   public:
-    packed_head() = default;
-    packed_head(const kernels::kernel_set& set, int64_t key_width, int64_t value_width)
-        : set_(&set), key_width_(key_width), value_width_(value_width) {}
+    tile_attention() = default;
+    // Keys and values are multiplied in `storage`, float32 or bfloat16; the latter takes an even
+    // key width.
+    tile_attention(const kernel_choice& choice, const kernels::kernel_set& set,
+                   kernels::weight_storage storage, int64_t key_width, int64_t value_width)
+        : choice_(&choice), set_(&set), storage_(storage), key_width_(key_width),
+          value_width_(value_width),
+          keys_(kernels::make_packed_layout(storage, places_per_run, key_width)) {}
 
-    // Scratch for places and query rows up to these.
-    int64_t scratch_bytes(int64_t length_max, int64_t rows_max) const {
-        return key_bytes(length_max) + value_bytes(length_max)
-               + aligned(score_stride(length_max) * rows_max * 4)
-               + packed_rows_bytes(length_max, rows_max) + aligned(rows_max * value_width_ * 4)
-               + kernel_bytes(length_max);
+    // Packed keys and values of a run.
+    int64_t run_bytes() const { return key_bytes() + value_layout(places_per_run).total_bytes; }
+    // Of a tile of up to so many rows.
+    int64_t scratch_bytes(int64_t rows) const {
+        return aligned(set_->rows_layout(storage_, rows, key_width_).total_bytes + 64)
+               + aligned(rows * places_per_run * 4)
+               + aligned(set_->rows_layout(storage_, rows, places_per_run).total_bytes + 64)
+               + aligned(rows * value_width_ * 4)
+               + aligned(rows * static_cast<int64_t>(sizeof(kernels::score_sum))) + kernel_bytes();
     }
 
-    // Takes scratch; keys and values are then to be put.
-    void begin(std::byte* scratch, int64_t length, int64_t rows_max) {
-        length_ = length;
-        keys_ = reinterpret_cast<float*>(scratch);
-        scratch += key_bytes(length);
-        values_ = reinterpret_cast<float*>(scratch);
-        scratch += value_bytes(length);
-        scores_ = reinterpret_cast<float*>(scratch);
-        scratch += aligned(score_stride(length) * rows_max * 4);
-        rows_ = scratch;
-        scratch += packed_rows_bytes(length, rows_max);
-        output_ = reinterpret_cast<float*>(scratch);
-        scratch += aligned(rows_max * value_width_ * 4);
+    // Starts a tile whose query rows are float32 or bfloat16 [rows, key_width].
+    void begin(std::byte* scratch, const kernels::row_source& queries, int64_t rows) {
+        rows_ = rows;
+        const auto take = [&](int64_t bytes) {
+            std::byte* taken = scratch;
+            scratch += aligned(bytes);
+            return taken;
+        };
+        query_layout_ = set_->rows_layout(storage_, rows, key_width_);
+        queries_ = take(query_layout_.total_bytes + 64);
+        scores_ = reinterpret_cast<float*>(take(rows * places_per_run * 4));
+        weights_ = take(set_->rows_layout(storage_, rows, places_per_run).total_bytes + 64);
+        sums_ = reinterpret_cast<float*>(take(rows * value_width_ * 4));
+        seen_ = reinterpret_cast<kernels::score_sum*>(
+            take(rows * static_cast<int64_t>(sizeof(kernels::score_sum))));
         kernel_scratch_ = scratch;
-        clear_padding();
+        set_->pack_rows(query_layout_, queries, 0, query_layout_.tile_count, queries_);
+        std::fill_n(sums_, rows * value_width_, 0.0f);
+        std::fill_n(seen_, rows, nothing_seen);
     }
 
-    // Elements [first, first + count) of the key of a place.
-    void put_key(int64_t place, int64_t first, const float* key, int64_t count) const {
-        const auto layout = key_layout(length_);
-        float* block = keys_ + place / kernels::block_width * (layout.block_bytes / 4);
-        float* target = block + place % kernels::block_width;
-        for (int64_t d = 0; d < count; ++d) target[(first + d) * kernels::block_width] = key[d];
+    // Elements [first, first + width) of the keys, and the values, of a run's places into
+    // run [run_bytes()].
+    void pack_keys(const kernels::cached_vectors& keys, int64_t count, int64_t first, int64_t width,
+                   std::byte* run) const {
+        choice_->attend.pack_keys(keys, count, width, keys_, first, run);
     }
-    void put_value(int64_t place, const float* value) const {
-        const int64_t block_floats = value_layout(length_).block_bytes / 4;
-        for (int64_t b = 0; b * kernels::block_width < value_width_; ++b) {
-            const int64_t first = b * kernels::block_width;
-            float* target = values_ + b * block_floats + place * kernels::block_width;
-            std::copy_n(value + first, std::min(kernels::block_width, value_width_ - first),
-                        target);
-        }
+    void pack_values(const kernels::cached_vectors& values, int64_t count, std::byte* run) const {
+        choice_->attend.pack_values(values, count, value_width_, value_layout(count),
+                                    run + key_bytes());
     }
 
-    // Scores [count, stride()] of query rows.
-    void score(const kernels::row_source& queries, int64_t count) const {
-        const product p(*set_, key_layout(length_), count);
-        const auto layout = p.rows_layout(count);
-        p.pack(layout, queries, 0, layout.tile_count, rows_, kernel_scratch_);
-        p.multiply({p.weights(), reinterpret_cast<std::byte*>(keys_)}, layout, rows_, 0,
-                   p.block_count(), scores_, stride(), kernel_scratch_);
+    // Attends to `count` places; seen(row) is the place_range of the run that a row sees.
+    template <typename Seen>
+    void attend(const std::byte* run, int64_t count, const mask& m, Seen&& seen) {
+        const int64_t blocks = (count + kernels::block_width - 1) / kernels::block_width;
+        set_->multiply({keys_, run}, {query_layout_, queries_}, 0, blocks, scores_, places_per_run,
+                       false, kernel_scratch_);
+        const auto values = value_layout(count);
+        for (int64_t row = 0; row < rows_; ++row)
+            soften(*choice_, m, scores_ + row * places_per_run, seen(row), values.k, seen_[row],
+                   sum(row), value_width_);
+        const auto layout = set_->rows_layout(storage_, rows_, values.k);
+        set_->pack_rows(layout, {scores_, kernels::float_type::float32, places_per_run, nullptr}, 0,
+                        layout.tile_count, weights_);
+        set_->multiply({values, run + key_bytes()}, {layout, weights_}, 0, values.block_count,
+                       sums_, value_width_, true, kernel_scratch_);
     }
-    // Output rows [count, value_width] for the weights that the scores have become.
-    const float* combine(int64_t count) const {
-        const product p(*set_, value_layout(length_), count);
-        const auto layout = p.rows_layout(count);
-        p.pack(layout, {scores_, kernels::float_type::float32, stride(), nullptr}, 0,
-               layout.tile_count, rows_, kernel_scratch_);
-        p.multiply({p.weights(), reinterpret_cast<std::byte*>(values_)}, layout, rows_, 0,
-                   p.block_count(), output_, value_width_, kernel_scratch_);
-        return output_;
-    }
-    float* scores(int64_t row) const { return scores_ + row * stride(); }
-    int64_t length() const { return length_; }
+
+    const kernels::score_sum& seen(int64_t row) const { return seen_[row]; }
+    float* sum(int64_t row) const { return sums_ + row * value_width_; } // [value_width]
 
   private:
-    kernels::packed_layout key_layout(int64_t length) const {
-        return kernels::make_packed_layout(kernels::weight_storage::float32, length, key_width_);
+    kernels::packed_layout value_layout(int64_t count) const {
+        const int64_t k =
+            (count + kernels::block_width - 1) / kernels::block_width * kernels::block_width;
+        return kernels::make_packed_layout(storage_, value_width_, k);
     }
-    kernels::packed_layout value_layout(int64_t length) const {
-        return kernels::make_packed_layout(kernels::weight_storage::float32, value_width_, length);
-    }
-    int64_t key_bytes(int64_t length) const { return aligned(key_layout(length).total_bytes); }
-    int64_t value_bytes(int64_t length) const { return aligned(value_layout(length).total_bytes); }
-    static int64_t score_stride(int64_t length) { return (length + 15) / 16 * 16; }
-    int64_t stride() const { return score_stride(length_); }
-    int64_t packed_rows_bytes(int64_t length, int64_t rows) const {
-        return std::max(product(*set_, key_layout(length), rows).packed_bytes(),
-                        product(*set_, value_layout(length), rows).packed_bytes());
-    }
-    int64_t kernel_bytes(int64_t length) const {
-        return std::max(product(*set_, key_layout(length), 1).kernel_scratch_bytes(),
-                        product(*set_, value_layout(length), 1).kernel_scratch_bytes());
-    }
-    // Columns past the end are multiplied too; they must be finite.
-    void clear_padding() const {
-        const auto keys = key_layout(length_);
-        const int64_t floats = keys.block_bytes / 4;
-        if (keys.k_padded != keys.k)
-            std::fill_n(keys_, keys.total_bytes / 4, 0.0f);
-        else if (length_ % kernels::block_width != 0)
-            std::fill_n(keys_ + (keys.block_count - 1) * floats, floats, 0.0f);
-        const auto values = value_layout(length_);
-        if (values.k_padded != values.k || value_width_ % kernels::block_width != 0)
-            std::fill_n(values_, values.total_bytes / 4, 0.0f);
+    int64_t key_bytes() const { return aligned(keys_.total_bytes); }
+    int64_t kernel_bytes() const {
+        return aligned(std::max(set_->scratch_bytes(keys_),
+                                set_->scratch_bytes(value_layout(places_per_run))));
     }
 
+    const kernel_choice* choice_ = nullptr;
     const kernels::kernel_set* set_ = nullptr;
+    kernels::weight_storage storage_ = kernels::weight_storage::float32;
     int64_t key_width_ = 0;
     int64_t value_width_ = 0;
-    int64_t length_ = 0;
-    float* keys_ = nullptr;
-    float* values_ = nullptr;
+    kernels::packed_layout keys_;
+    int64_t rows_ = 0;
+    kernels::packed_rows_layout query_layout_;
+    std::byte* queries_ = nullptr;
     float* scores_ = nullptr;
-    std::byte* rows_ = nullptr;
-    float* output_ = nullptr;
+    std::byte* weights_ = nullptr;
+    float* sums_ = nullptr;
+    kernels::score_sum* seen_ = nullptr;
     std::byte* kernel_scratch_ = nullptr;
 };
 

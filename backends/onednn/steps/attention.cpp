@@ -1,73 +1,67 @@
-// attention: grouped-query attention over the paged cache. A decoding sequence streams its keys and
-// values once; longer runs of queries pack them for the matrix kernels.
-#include "attend.hpp"
+// attention: grouped-query attention over the paged cache. Few query rows stream their keys and
+// values as they lie; more rows pack them for the matrix kernels, a run of places at a time.
+#include "attend_jobs.hpp"
 #include "vector_operand.hpp"
 
 namespace sluice::onednn {
 
 namespace {
 
-constexpr int64_t query_rows_max = 64; // of one unit, all heads of the group together
+// Up to so many rows of a key head, packing costs more than it saves.
+constexpr int64_t streamed_rows_max = 4;
 
 class attention_step final : public step {
   public:
     attention_step(bound& owner, const plugin::operation& operation)
-        : owner_(owner), operation_(operation), rows_(owner.kernels().rows),
+        : owner_(owner), operation_(operation), choice_(owner.kernels()),
           attributes_(operation.as<sluice_attention_attributes>()),
           state_number_(owner.source().values[operation.inputs[1]].state),
           state_(owner.source().states[state_number_]), sinks_(owner, operation, 6) {
         const auto& q = owner.at(operation.inputs[0]);
         heads_ = q.shape[1];
         key_width_ = q.shape[2];
-        value_width_ = owner.at(operation.outputs[0]).shape[2];
-        group_ = heads_ / attributes_.kv_heads;
+        value_width_ = out().shape[2];
+        kv_heads_ = attributes_.kv_heads;
+        group_ = heads_ / kv_heads_;
         mask_ = {attributes_.scale, attributes_.softcap, attributes_.window};
-        queries_per_unit_ = std::max<int64_t>(query_rows_max / group_, 1);
-        head_ = packed_head(owner.kernels().exact, key_width_, value_width_);
-        const int64_t rows = q.shape[0];
-        units_.reserve(static_cast<size_t>(
-            (rows / queries_per_unit_ + owner.at(operation.inputs[4]).shape[0] + 1)
-            * attributes_.kv_heads));
+        rows_per_job_ = std::max<int64_t>(rows_per_tile / group_, 1);
+        jobs_max_ = q.shape[0] / rows_per_job_ + owner.at(operation.inputs[4]).shape[0] + 1;
+        const bool is_wide = state_.part_type[0] == SLUICE_F32 || state_.part_type[1] == SLUICE_F32
+                             || key_width_ % 2 != 0;
+        tile_ = tile_attention(choice_, choice_.of(q.type),
+                               is_wide ? kernels::weight_storage::float32
+                                       : kernels::weight_storage::bfloat16,
+                               key_width_, value_width_);
+        partial_ = partial_rows(value_width_);
     }
 
     scratch_size scratch() const override {
-        const int64_t rows = std::max(queries_per_unit_ * group_, group_);
-        return {0, aligned(rows * 4) + aligned((key_width_ + value_width_) * 2 * 4)
-                       + head_.scratch_bytes(owner_.context_max(), rows)};
-    }
-
-    void planned() override {
-        units_.clear();
-        const auto starts = owner_.query_start();
-        for (size_t s = 0; s + 1 < starts.size(); ++s)
-            for (int64_t first = starts[s]; first < starts[s + 1]; first += queries_per_unit_)
-                for (int64_t h = 0; h < attributes_.kv_heads; ++h)
-                    units_.push_back({static_cast<int64_t>(s), h, first,
-                                      std::min<int64_t>(first + queries_per_unit_, starts[s + 1])});
+        const int64_t streamed = aligned((key_width_ + value_width_ + places_per_run + 64) * 4);
+        const int64_t tiled = aligned(tile_rows_max() * 4) + aligned(tile_.run_bytes())
+                              + tile_.scratch_bytes(tile_rows_max());
+        return {partial_.bytes(attention_jobs::partial_rows_max(tile_rows_max())),
+                attention_jobs::bytes(jobs_max_) + aligned(places_per_run * 4)
+                    + std::max(streamed, tiled)};
     }
 
     void run(const plugin::worker& self) override {
         sinks_.read(self);
-        for (int64_t i = counter_.take(); i < static_cast<int64_t>(units_.size());
-             i = counter_.take()) {
-            const auto& u = units_[static_cast<size_t>(i)];
-            if (u.row_end - u.row_begin == 1)
-                run_single(self, u);
-            else
-                run_many(self, u);
-        }
+        attention_jobs jobs;
+        jobs.clear(owner_.own_scratch(self));
+        list(jobs);
+        partial_rows partial = partial_;
+        partial.begin(owner_.shared_scratch());
+        for (int64_t i = counter_.take(); i < jobs.unit_count(); i = counter_.take())
+            run_unit(self, jobs.of_unit(i), i, partial);
         clear_padding_rows(self);
         self.meet.wait();
         if (self.index == 0) counter_.reset();
+        merge_parts(self, jobs, partial);
     }
 
   private:
-    struct unit {
-        int64_t sequence;
-        int64_t kv_head;
-        int64_t row_begin;
-        int64_t row_end;
-    };
+    int64_t tile_rows_max() const { return rows_per_job_ * group_; }
+    const plugin::tensor& out() const { return owner_.at(operation_.outputs[0]); }
 
     cached_sequence sequence(int64_t number) const {
         const auto& table = owner_.at(operation_.inputs[5]);
@@ -78,137 +72,184 @@ class attention_step final : public step {
     const float* sink_of(int64_t head) const {
         return sinks_.values() == nullptr ? nullptr : sinks_.values() + head;
     }
-    int64_t position(int64_t row) const {
-        return owner_.at(operation_.inputs[2]).as<int32_t>()[row];
+    place_range seen_of(int64_t row, const cached_sequence& s) const {
+        const int64_t position = owner_.at(operation_.inputs[2]).as<int32_t>()[row];
+        const int64_t end = std::max<int64_t>(std::min(position + 1, s.length), 0);
+        return {std::min(mask_.begin(position), end), end};
     }
-    // One past the last place that a row sees.
-    int64_t end_of(int64_t row, const cached_sequence& s) const {
-        return std::min(position(row) + 1, s.length);
-    }
-    plugin::tensor cached(uint32_t part) const {
-        plugin::tensor t;
-        t.data = owner_.cache().part(state_number_, part);
-        t.type = state_.part_type[part];
-        return t;
+    // The vectors of one key head.
+    kernels::cached_vectors cached(uint32_t part, int64_t kv_head, const int32_t* slots) const {
+        const auto bytes = static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+        const int64_t width = part == 0 ? key_width_ : value_width_;
+        return {owner_.cache().part(state_number_, part) + kv_head * width * bytes,
+                cached_type_of(state_.part_type[part]), kv_heads_ * width * bytes, slots};
     }
 
-    // One query row a head: dot products along the cached vectors.
-    void run_single(const plugin::worker& self, const unit& u) const {
-        const auto s = sequence(u.sequence);
-        const int64_t end = end_of(u.row_begin, s);
-        const int64_t begin = std::min(mask_.begin(position(u.row_begin)), end);
-        auto* room = reinterpret_cast<float*>(owner_.own_scratch(self));
-        float* query = room;
-        float* sum = room + key_width_ + 16;
-        float* scores = sum + value_width_ + 16;
-        const auto keys = cached(0);
-        const auto values = cached(1);
-        for (int64_t g = 0; g < group_; ++g) {
-            const int64_t head = u.kv_head * group_ + g;
-            const auto& q = owner_.at(operation_.inputs[0]);
-            const float* row = read_floats(rows_, q, (u.row_begin * heads_ + head) * key_width_,
-                                           key_width_, query);
-            for (int64_t j = begin; j < end; ++j)
-                scores[j] =
-                    dot(row, keys, (s.slot(j) * attributes_.kv_heads + u.kv_head) * key_width_);
-            weigh(rows_, mask_, scores, begin, end, end, sink_of(head));
-            std::fill_n(sum, value_width_, 0.0f);
-            for (int64_t j = begin; j < end; ++j)
-                add(scores[j], values,
-                    (s.slot(j) * attributes_.kv_heads + u.kv_head) * value_width_, sum);
-            write_floats(rows_, sum, value_width_, owner_.at(operation_.outputs[0]),
-                         (u.row_begin * heads_ + head) * value_width_);
+    // The jobs of a sequence that see the most come first.
+    void list(attention_jobs& jobs) const {
+        const auto starts = owner_.query_start();
+        for (size_t s = 0; s + 1 < starts.size(); ++s) {
+            const auto number = static_cast<int64_t>(s);
+            const auto places = sequence(number);
+            for (int64_t end = starts[s + 1]; end > starts[s];) {
+                const int64_t begin = std::max<int64_t>(end - rows_per_job_, starts[s]);
+                jobs.add({number,
+                          begin,
+                          end,
+                          {seen_of(begin, places).begin, seen_of(end - 1, places).end}});
+                end = begin;
+            }
         }
+        jobs.cut(kv_heads_, group_);
     }
 
-    float dot(const float* row, const plugin::tensor& keys, int64_t at) const {
-        return keys.type == SLUICE_F32
-                   ? rows_.dot(row, keys.as<float>() + at, key_width_)
-                   : rows_.dot_bfloat16(row, keys.as<uint16_t>() + at, key_width_);
-    }
-    void add(float factor, const plugin::tensor& values, int64_t at, float* sum) const {
-        if (values.type == SLUICE_F32)
-            rows_.add_scaled(factor, values.as<float>() + at, value_width_, sum);
+    void run_unit(const plugin::worker& self, const attention_job& job, int64_t number,
+                  const partial_rows& partial) const {
+        const int64_t kv_head = (number - job.unit_begin) % kv_heads_;
+        const int64_t part = (number - job.unit_begin) / kv_heads_;
+        const int64_t rows = (job.row_end - job.row_begin) * group_;
+        if (rows <= streamed_rows_max)
+            run_streamed(self, job, kv_head, part, partial);
         else
-            rows_.add_scaled_bfloat16(factor, values.as<uint16_t>() + at, value_width_, sum);
+            run_tiled(self, job, kv_head, part, partial);
     }
 
-    void run_many(const plugin::worker& self, const unit& u) const {
-        const auto s = sequence(u.sequence);
-        const int64_t length = end_of(u.row_end - 1, s);
-        const int64_t count = (u.row_end - u.row_begin) * group_;
-        if (length <= 0) return clear(u.row_begin, u.row_end, u.kv_head);
-        std::byte* scratch = owner_.own_scratch(self);
-        auto* index = reinterpret_cast<int32_t*>(scratch);
-        scratch += aligned(queries_per_unit_ * group_ * 4);
-        auto* vector = reinterpret_cast<float*>(scratch);
-        scratch += aligned((key_width_ + value_width_) * 2 * 4);
-        packed_head head = head_;
-        head.begin(scratch, length, count);
-        pack_cached(u, s, length, vector, head);
-        for (int64_t m = 0; m < count; ++m)
-            index[m] = static_cast<int32_t>((u.row_begin + m / group_) * heads_ + u.kv_head * group_
-                                            + m % group_);
+    // A row of a tile, counted from the job's first: by row of the batch, then by head of the
+    // group.
+    int64_t output_row(const attention_job& job, int64_t kv_head, int64_t row) const {
+        return (job.row_begin + row / group_) * heads_ + kv_head * group_ + row % group_;
+    }
+    int64_t partial_row(const attention_job& job, int64_t kv_head, int64_t part,
+                        int64_t row) const {
+        const int64_t rows = (job.row_end - job.row_begin) * group_;
+        return job.partial_begin + (part * kv_heads_ + kv_head) * rows + row;
+    }
+    // Takes over `sum` [value_width].
+    void finish(const attention_job& job, int64_t kv_head, int64_t part, int64_t row,
+                const kernels::score_sum& seen, float* sum, const partial_rows& partial) const {
+        if (job.part_count > 1)
+            partial.put(partial_row(job, kv_head, part, row), seen, sum);
+        else
+            write(job, kv_head, row, seen, sum);
+    }
+    void write(const attention_job& job, int64_t kv_head, int64_t row,
+               const kernels::score_sum& seen, float* sum) const {
+        choice_.rows.scale(final_share(seen, sink_of(kv_head * group_ + row % group_)),
+                           value_width_, sum);
+        write_floats(choice_.rows, sum, value_width_, out(),
+                     output_row(job, kv_head, row) * value_width_);
+    }
+
+    // Memory of a unit's own, behind the jobs.
+    int32_t* slots_of(const plugin::worker& self) const {
+        return reinterpret_cast<int32_t*>(owner_.own_scratch(self)
+                                          + attention_jobs::bytes(jobs_max_));
+    }
+
+    void run_streamed(const plugin::worker& self, const attention_job& job, int64_t kv_head,
+                      int64_t part, const partial_rows& partial) const {
+        int32_t* slots = slots_of(self);
+        auto* query = reinterpret_cast<float*>(slots + places_per_run);
+        float* scores = query + (key_width_ + 15) / 16 * 16;
+        float* sum = scores + places_per_run;
+        const auto s = sequence(job.sequence);
+        const auto keys = cached(0, kv_head, slots);
+        const auto values = cached(1, kv_head, slots);
+        const auto range = job.part(part);
         const auto& q = owner_.at(operation_.inputs[0]);
-        head.score({q.data, float_type_of(q.type), key_width_, index}, count);
-        for (int64_t m = 0; m < count; ++m) {
-            const int64_t row = u.row_begin + m / group_;
-            const int64_t end = end_of(row, s);
-            weigh(rows_, mask_, head.scores(m), std::min(mask_.begin(position(row)), end), end,
-                  length, sink_of(u.kv_head * group_ + m % group_));
-        }
-        const float* output = head.combine(count);
-        for (int64_t m = 0; m < count; ++m)
-            write_floats(rows_, output + m * value_width_, value_width_,
-                         owner_.at(operation_.outputs[0]), index[m] * value_width_);
-    }
-
-    void pack_cached(const unit& u, const cached_sequence& s, int64_t length, float* vector,
-                     const packed_head& head) const {
-        const auto keys = cached(0);
-        const auto values = cached(1);
-        // Places before every row's window are multiplied too, so they are packed as well.
-        for (int64_t j = 0; j < length; ++j) {
-            const int64_t at = s.slot(j) * attributes_.kv_heads + u.kv_head;
-            head.put_key(j, 0, read_floats(rows_, keys, at * key_width_, key_width_, vector),
-                         key_width_);
-            head.put_value(j, read_floats(rows_, values, at * value_width_, value_width_, vector));
+        for (int64_t row = 0; row < (job.row_end - job.row_begin) * group_; ++row) {
+            const auto seen = seen_of(job.row_begin + row / group_, s);
+            const float* x = read_floats(
+                choice_.rows, q, output_row(job, kv_head, row) * key_width_, key_width_, query);
+            kernels::score_sum so_far = nothing_seen;
+            std::fill_n(sum, value_width_, 0.0f);
+            for (int64_t first = range.begin; first < range.end; first += places_per_run) {
+                const int64_t count = std::min(places_per_run, range.end - first);
+                s.slots(first, count, slots);
+                choice_.attend.dot_each(x, keys, count, key_width_, scores);
+                soften(choice_, mask_, scores, seen.within(first, count), count, so_far, sum,
+                       value_width_);
+                choice_.attend.add_each(scores, values, count, value_width_, sum);
+            }
+            finish(job, kv_head, part, row, so_far, sum, partial);
         }
     }
 
-    void clear(int64_t row_begin, int64_t row_end, int64_t kv_head) const {
-        const auto& o = owner_.at(operation_.outputs[0]);
-        const auto size = static_cast<int64_t>(plugin::element_bits(o.type) / 8);
-        for (int64_t row = row_begin; row < row_end; ++row)
-            std::memset(o.data + (row * heads_ + kv_head * group_) * value_width_ * size, 0,
-                        static_cast<size_t>(group_ * value_width_ * size));
+    void run_tiled(const plugin::worker& self, const attention_job& job, int64_t kv_head,
+                   int64_t part, const partial_rows& partial) const {
+        int32_t* slots = slots_of(self);
+        int32_t* index = slots + places_per_run;
+        auto* run = reinterpret_cast<std::byte*>(index) + aligned(tile_rows_max() * 4);
+        const int64_t rows = (job.row_end - job.row_begin) * group_;
+        for (int64_t row = 0; row < rows; ++row)
+            index[row] = static_cast<int32_t>(output_row(job, kv_head, row));
+        const auto& q = owner_.at(operation_.inputs[0]);
+        tile_attention tile = tile_;
+        tile.begin(run + aligned(tile_.run_bytes()),
+                   {q.data, float_type_of(q.type), key_width_, index}, rows);
+        const auto s = sequence(job.sequence);
+        const auto keys = cached(0, kv_head, slots);
+        const auto values = cached(1, kv_head, slots);
+        const auto range = job.part(part);
+        for (int64_t first = range.begin; first < range.end; first += places_per_run) {
+            const int64_t count = std::min(places_per_run, range.end - first);
+            s.slots(first, count, slots);
+            tile.pack_keys(keys, count, 0, key_width_, run);
+            tile.pack_values(values, count, run);
+            tile.attend(run, count, mask_, [&](int64_t row) {
+                return seen_of(job.row_begin + row / group_, s).within(first, count);
+            });
+        }
+        for (int64_t row = 0; row < rows; ++row)
+            finish(job, kv_head, part, row, tile.seen(row), tile.sum(row), partial);
+    }
+
+    void merge_parts(const plugin::worker& self, const attention_jobs& jobs,
+                     const partial_rows& partial) const {
+        auto* sum = reinterpret_cast<float*>(slots_of(self));
+        for (int64_t i = 0; i < jobs.count(); ++i) {
+            const auto& job = jobs[i];
+            if (job.part_count == 1) continue;
+            const int64_t rows = (job.row_end - job.row_begin) * group_;
+            const auto range = self.share(rows * kv_heads_);
+            for (int64_t at = range.begin; at < range.end; ++at) {
+                const int64_t kv_head = at / rows;
+                const int64_t row = at % rows;
+                const auto seen = partial.merge(choice_, partial_row(job, kv_head, 0, row),
+                                                rows * kv_heads_, job.part_count, sum);
+                write(job, kv_head, row, seen, sum);
+            }
+        }
     }
 
     // Rows that belong to no sequence lie behind the last one's.
     void clear_padding_rows(const plugin::worker& self) const {
         const auto starts = owner_.query_start();
         const int64_t last = starts.empty() ? 0 : starts.back();
-        const int64_t rows = owner_.at(operation_.outputs[0]).shape[0];
-        const auto range = self.share(std::max<int64_t>(rows - last, 0));
-        for (int64_t h = 0; h < attributes_.kv_heads; ++h)
-            clear(last + range.begin, last + range.end, h);
+        const auto range = self.share(std::max<int64_t>(out().shape[0] - last, 0));
+        const int64_t bytes =
+            heads_ * value_width_ * static_cast<int64_t>(plugin::element_bits(out().type) / 8);
+        std::memset(out().data + (last + range.begin) * bytes, 0,
+                    static_cast<size_t>((range.end - range.begin) * bytes));
     }
 
     bound& owner_;
     const plugin::operation& operation_;
-    const kernels::row_kernels& rows_;
+    const kernel_choice& choice_;
     sluice_attention_attributes attributes_;
     uint32_t state_number_;
     const sluice_state& state_;
     vector_operand sinks_;
     int64_t heads_ = 0;
+    int64_t kv_heads_ = 1;
+    int64_t group_ = 1; // query heads of a key head
     int64_t key_width_ = 0;
     int64_t value_width_ = 0;
-    int64_t group_ = 1;
-    int64_t queries_per_unit_ = 1;
+    int64_t rows_per_job_ = 1;
+    int64_t jobs_max_ = 0;
     mask mask_;
-    packed_head head_;
-    std::vector<unit> units_;
+    tile_attention tile_;
+    partial_rows partial_;
     work_counter counter_;
 };
 
@@ -234,7 +275,7 @@ bool claims_attention(const plugin::operation& operation, const value_reader& va
                          " must be the batch's own input");
     }
     verdict.kernel = is_mla ? "mla_attention, absorbed for few rows, expanded for many"
-                            : "attention, streamed for one row, packed for many";
+                            : "attention, streamed for few rows, in packed tiles for more";
     return true;
 }
 

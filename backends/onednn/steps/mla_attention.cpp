@@ -1,253 +1,369 @@
-// mla_attention: absorbed for few query rows (they read the latent cache as it is), expanded for
-// many (keys and values of each head are computed once and packed).
-#include "attend.hpp"
+// mla_attention: absorbed where a sequence has few rows (all heads read the latent cache as it is,
+// as the rows of one tile), expanded where it has many (a head's keys and values are computed once
+// and packed).
+#include "attend_jobs.hpp"
+#include "product.hpp"
 
 namespace sluice::onednn {
 
 namespace {
 
-// Up to so many rows of a sequence the absorbed form does less work.
-constexpr int64_t absorbed_rows_max = 16;
-constexpr int64_t query_rows_per_tile = 64;
+// Rows of a slice have their absorbed queries in memory at once: so many with all their heads.
+constexpr int64_t slice_rows_max = 4096;
 
 class mla_attention_step final : public step {
   public:
     mla_attention_step(bound& owner, const plugin::operation& operation)
-        : owner_(owner), operation_(operation), rows_(owner.kernels().rows),
+        : owner_(owner), operation_(operation), choice_(owner.kernels()),
           attributes_(operation.as<sluice_mla_attention_attributes>()),
           up_key_(owner.compiled().weight(operation.inputs[3])),
           up_value_(owner.compiled().weight(operation.inputs[4])),
           state_number_(owner.source().values[operation.inputs[2]].state),
           state_(owner.source().states[state_number_]) {
         const auto& q_nope = owner.at(operation.inputs[0]);
+        rows_max_ = q_nope.shape[0];
         heads_ = q_nope.shape[1];
         nope_ = q_nope.shape[2];
         rope_ = owner.at(operation.inputs[1]).shape[2];
         latent_ = state_.part_width[0];
-        value_width_ = owner.at(operation.outputs[0]).shape[2];
+        value_width_ = out().shape[2];
         mask_.scale = attributes_.scale;
-        const auto& exact = owner.kernels().exact;
-        head_ = packed_head(exact, nope_ + rope_, value_width_);
-        const int64_t context = owner.context_max();
-        expand_key_ = product(exact, up_key_.layout, context);
-        expand_value_ = product(exact, up_value_.layout, context);
-        absorb_ = product(exact, up_key_.transposed_layout, 1);
-        release_ = product(exact, up_value_.layout, 1);
-        units_.reserve(static_cast<size_t>(q_nope.shape[0] * heads_));
+        rows_per_job_ = std::max<int64_t>(rows_per_tile / heads_, 1);
+        rows_per_slice_ =
+            std::min(std::max(slice_rows_max / heads_ / rows_per_job_, int64_t{1}) * rows_per_job_,
+                     rows_max_);
+        sequences_max_ = owner.at(operation.inputs[7]).shape[0];
+        jobs_max_ = rows_per_slice_ / rows_per_job_ + sequences_max_ + 1;
+        make_products(q_nope.type);
+        partial_ = partial_rows(latent_);
     }
 
     scratch_size scratch() const override {
-        const int64_t context = owner_.context_max();
-        const int64_t kernel = kernel_bytes();
-        const int64_t expanded = aligned(context * 4) + latent_rows_bytes(context)
-                                 + aligned(context * (nope_ + value_width_) * 4)
-                                 + aligned(query_rows_per_tile * (nope_ + rope_) * 4)
-                                 + head_.scratch_bytes(context, query_rows_per_tile);
-        const int64_t absorbed = aligned((nope_ + rope_ + 2 * latent_ + value_width_ + 64) * 4)
-                                 + aligned(context * 4) + aligned(absorb_.packed_bytes())
-                                 + aligned(release_.packed_bytes());
-        return {0, kernel + std::max(expanded, absorbed)};
-    }
-
-    void planned() override {
-        units_.clear();
-        const auto starts = owner_.query_start();
-        for (size_t s = 0; s + 1 < starts.size(); ++s) {
-            const int64_t count = starts[s + 1] - starts[s];
-            const bool absorbed =
-                attributes_.form == SLUICE_MLA_FORM_ABSORBED
-                || (attributes_.form == SLUICE_MLA_FORM_ANY && count <= absorbed_rows_max);
-            for (int64_t h = 0; h < heads_; ++h) {
-                if (!absorbed && count > 0)
-                    units_.push_back({static_cast<int64_t>(s), h, starts[s], starts[s + 1], false});
-                for (int64_t row = starts[s]; absorbed && row < starts[s + 1]; ++row)
-                    units_.push_back({static_cast<int64_t>(s), h, row, row + 1, true});
-            }
-        }
+        return {partial_bytes() + aligned(rows_per_slice_ * heads_ * (latent_ + rope_) * 4)
+                    + aligned(rows_per_slice_ * heads_ * latent_ * 4),
+                list_bytes() + kernel_bytes()
+                    + std::max({expanded_bytes(), tiled_bytes(), product_bytes()})};
     }
 
     void run(const plugin::worker& self) override {
-        for (int64_t i = counter_.take(); i < static_cast<int64_t>(units_.size());
-             i = counter_.take()) {
-            const auto& u = units_[static_cast<size_t>(i)];
-            if (u.is_absorbed)
-                run_absorbed(self, u);
-            else
-                run_expanded(self, u);
-        }
+        const auto starts = owner_.query_start();
+        const auto sequence_count = static_cast<int64_t>(starts.empty() ? 0 : starts.size() - 1);
+        for (int64_t i = counter_.take(); i < sequence_count * heads_; i = counter_.take())
+            if (!is_absorbed(i / heads_)) run_expanded(self, i / heads_, i % heads_);
         clear_padding_rows(self);
+        slice part;
+        part.rows = reinterpret_cast<int32_t*>(owner_.own_scratch(self));
+        part.partial = partial_;
+        std::byte* shared = owner_.shared_scratch();
+        part.partial.begin(shared);
+        part.queries = reinterpret_cast<float*>(shared + partial_bytes());
+        part.sums = part.queries + aligned(rows_per_slice_ * heads_ * (latent_ + rope_) * 4) / 4;
+        for (int64_t sequence = 0, row = 0; list(sequence, row, part, self);) run_slice(self, part);
         self.meet.wait();
         if (self.index == 0) counter_.reset();
     }
 
   private:
-    struct unit {
-        int64_t sequence;
-        int64_t head;
-        int64_t row_begin;
-        int64_t row_end;
-        bool is_absorbed;
+    // Rows that are attended to in the absorbed form between two barriers. A worker has the lists
+    // to itself; the memory of vectors is shared.
+    struct slice {
+        int32_t* rows = nullptr; // rows of the batch, [rows_per_slice]
+        int64_t row_count = 0;
+        attention_jobs jobs;      // their rows count within the slice
+        float* queries = nullptr; // [rows, heads, latent + rope]
+        float* sums = nullptr;    // [rows, heads, latent]
+        partial_rows partial;
     };
 
-    cached_sequence sequence(int64_t number) const {
-        const auto& table = owner_.at(operation_.inputs[8]);
-        return {table.as<int32_t>() + number * table.shape[1], state_.tokens_per_block,
-                owner_.at(operation_.inputs[7]).as<int32_t>()[number]};
+    void make_products(sluice_element_type activations) {
+        const bool is_wide = state_.part_type[0] == SLUICE_F32 || state_.part_type[1] == SLUICE_F32
+                             || latent_ % 2 != 0 || nope_ % 2 != 0 || rope_ % 2 != 0;
+        const auto storage =
+            is_wide ? kernels::weight_storage::float32 : kernels::weight_storage::bfloat16;
+        const auto& set = choice_.of(activations);
+        expanded_ = tile_attention(choice_, set, storage, nope_ + rope_, value_width_);
+        absorbed_ = tile_attention(choice_, set, storage, latent_ + rope_, latent_);
+        expand_key_ = product(set, up_key_.layout, places_per_run);
+        expand_value_ = product(set, up_value_.layout, places_per_run);
+        absorb_ = product(choice_.exact, up_key_.transposed_layout, rows_per_slice_);
+        release_ = product(choice_.exact, up_value_.layout, rows_per_slice_);
     }
-    int64_t end_of(int64_t row, const cached_sequence& s) const {
-        return std::min<int64_t>(owner_.at(operation_.inputs[5]).as<int32_t>()[row] + 1, s.length);
+
+    // ---- Sizes of scratch ----
+
+    int64_t partial_bytes() const {
+        return aligned(partial_.bytes(attention_jobs::partial_rows_max(rows_per_job_ * heads_)));
     }
-    plugin::tensor cached(uint32_t part) const {
-        plugin::tensor t;
-        t.data = owner_.cache().part(state_number_, part);
-        t.type = state_.part_type[part];
-        return t;
+    int64_t list_bytes() const {
+        return aligned(rows_per_slice_ * 4) + attention_jobs::bytes(jobs_max_);
     }
     int64_t kernel_bytes() const {
         return std::max({expand_key_.kernel_scratch_bytes(), expand_value_.kernel_scratch_bytes(),
                          absorb_.kernel_scratch_bytes(), release_.kernel_scratch_bytes()});
     }
-    int64_t latent_rows_bytes(int64_t length) const {
-        return std::max(expand_key_.packed_bytes(length), expand_value_.packed_bytes(length));
+    int64_t run_rows_bytes() const { // of a run's latents, packed as rows
+        return std::max(expand_key_.packed_bytes(), expand_value_.packed_bytes());
     }
+    int64_t expanded_bytes() const {
+        const int64_t runs = (owner_.context_max() + places_per_run - 1) / places_per_run;
+        return aligned(places_per_run * 4) + run_rows_bytes()
+               + aligned(places_per_run * std::max(nope_, value_width_) * 4)
+               + aligned(rows_per_tile * (nope_ + rope_) * 4)
+               + runs * aligned(expanded_.run_bytes()) + expanded_.scratch_bytes(rows_per_tile);
+    }
+    int64_t tiled_bytes() const {
+        return aligned(places_per_run * 4) + aligned(absorbed_.run_bytes())
+               + absorbed_.scratch_bytes(rows_per_job_ * heads_);
+    }
+    int64_t product_bytes() const {
+        return absorb_.packed_bytes() + release_.packed_bytes() + aligned(rows_per_slice_ * 4)
+               + aligned(rows_per_slice_ * value_width_ * 4) + aligned(latent_ * 4);
+    }
+
+    // ---- The batch ----
+
     const plugin::tensor& out() const { return owner_.at(operation_.outputs[0]); }
-
-    float dot(const float* row, const plugin::tensor& part, int64_t at, int64_t width) const {
-        return part.type == SLUICE_F32 ? rows_.dot(row, part.as<float>() + at, width)
-                                       : rows_.dot_bfloat16(row, part.as<uint16_t>() + at, width);
+    cached_sequence sequence(int64_t number) const {
+        const auto& table = owner_.at(operation_.inputs[8]);
+        return {table.as<int32_t>() + number * table.shape[1], state_.tokens_per_block,
+                owner_.at(operation_.inputs[7]).as<int32_t>()[number]};
     }
-
-    // One row of one head: q' = W_uk^T q_nope, scores over the latents, o = W_uv (sum of latents).
-    void run_absorbed(const plugin::worker& self, const unit& u) const {
-        const auto s = sequence(u.sequence);
-        const int64_t end = end_of(u.row_begin, s);
-        const int64_t at = u.row_begin * heads_ + u.head;
-        std::byte* kernel_scratch = owner_.own_scratch(self);
-        std::byte* packed = kernel_scratch + kernel_bytes();
-        auto* room = reinterpret_cast<float*>(packed + aligned(absorb_.packed_bytes())
-                                              + aligned(release_.packed_bytes()));
-        float* absorbed = room;
-        float* sum = absorbed + latent_ + 16;
-        float* vector = sum + latent_ + 16;
-        float* scores = vector + nope_ + rope_ + value_width_ + 32;
-        const auto& q_nope = owner_.at(operation_.inputs[0]);
-        multiply_row(absorb_, up_key_.transposed(u.head),
-                     {q_nope.data + at * nope_ * element_bytes(q_nope), float_type_of(q_nope.type),
-                      nope_, nullptr},
-                     absorbed, packed, kernel_scratch);
-        const float* q_pe =
-            read_floats(rows_, owner_.at(operation_.inputs[1]), at * rope_, rope_, vector);
-        const auto latents = cached(0);
-        const auto keys = cached(1);
-        for (int64_t j = 0; j < end; ++j)
-            scores[j] = dot(absorbed, latents, s.slot(j) * latent_, latent_)
-                        + dot(q_pe, keys, s.slot(j) * rope_, rope_);
-        weigh(rows_, mask_, scores, 0, end, std::max<int64_t>(end, 0), nullptr);
-        std::fill_n(sum, latent_, 0.0f);
-        for (int64_t j = 0; j < end; ++j) add(scores[j], latents, s.slot(j) * latent_, sum);
-        multiply_row(release_, up_value_.matrix(u.head),
-                     {sum, kernels::float_type::float32, latent_, nullptr}, vector, packed,
-                     kernel_scratch);
-        write_floats(rows_, vector, value_width_, out(), at * value_width_);
+    place_range seen_of(int64_t row, const cached_sequence& s) const {
+        const int64_t position = owner_.at(operation_.inputs[5]).as<int32_t>()[row];
+        return {0, std::max<int64_t>(std::min(position + 1, s.length), 0)};
     }
-
-    void add(float factor, const plugin::tensor& latents, int64_t at, float* sum) const {
-        if (latents.type == SLUICE_F32)
-            rows_.add_scaled(factor, latents.as<float>() + at, latent_, sum);
-        else
-            rows_.add_scaled_bfloat16(factor, latents.as<uint16_t>() + at, latent_, sum);
+    kernels::cached_vectors cached(uint32_t part, const int32_t* slots) const {
+        const auto bytes = static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+        return {owner_.cache().part(state_number_, part), cached_type_of(state_.part_type[part]),
+                (part == 0 ? latent_ : rope_) * bytes, slots};
     }
-    static int64_t element_bytes(const plugin::tensor& t) {
-        return static_cast<int64_t>(plugin::element_bits(t.type) / 8);
-    }
-    static void multiply_row(const product& p, const kernels::packed_matrix_view& weights,
-                             const kernels::row_source& row, float* output, std::byte* packed,
-                             std::byte* kernel_scratch) {
-        const auto layout = p.rows_layout(1);
-        p.pack(layout, row, 0, layout.tile_count, packed, kernel_scratch);
-        p.multiply(weights, layout, packed, 0, p.block_count(), output, p.weights().n,
-                   kernel_scratch);
-    }
-
-    // All rows of a sequence for one head.
-    void run_expanded(const plugin::worker& self, const unit& u) const {
-        const auto s = sequence(u.sequence);
-        const int64_t length = end_of(u.row_end - 1, s);
-        if (length <= 0) return clear(u.row_begin, u.row_end, u.head);
-        std::byte* kernel_scratch = owner_.own_scratch(self);
-        std::byte* scratch = kernel_scratch + kernel_bytes();
-        auto* slots = reinterpret_cast<int32_t*>(scratch);
-        scratch += aligned(length * 4);
-        std::byte* latent_rows = scratch;
-        scratch += latent_rows_bytes(length);
-        auto* expanded = reinterpret_cast<float*>(scratch);
-        scratch += aligned(length * (nope_ + value_width_) * 4);
-        auto* queries = reinterpret_cast<float*>(scratch);
-        scratch += aligned(query_rows_per_tile * (nope_ + rope_) * 4);
-        for (int64_t j = 0; j < length; ++j) slots[j] = static_cast<int32_t>(s.slot(j));
-        packed_head head = head_;
-        head.begin(scratch, length, query_rows_per_tile);
-        expand(u.head, length, slots, latent_rows, expanded, queries, kernel_scratch, head);
-        for (int64_t row = u.row_begin; row < u.row_end; row += query_rows_per_tile)
-            attend(u.head, row, std::min(row + query_rows_per_tile, u.row_end), s, queries, head);
-    }
-
-    // Keys and values of one head from the latents, into `head`. expanded: [length, nope + value]
-    void expand(int64_t number, int64_t length, const int32_t* slots, std::byte* latent_rows,
-                float* expanded, float* vector, std::byte* kernel_scratch,
-                const packed_head& head) const {
-        const auto latents = cached(0);
-        const kernels::row_source source{latents.data, float_type_of(latents.type), latent_, slots};
-        float* keys = expanded;
-        float* values = expanded + length * nope_;
-        const auto key_rows = expand_key_.rows_layout(length);
-        expand_key_.pack(key_rows, source, 0, key_rows.tile_count, latent_rows, kernel_scratch);
-        expand_key_.multiply(up_key_.matrix(number), key_rows, latent_rows, 0,
-                             expand_key_.block_count(), keys, nope_, kernel_scratch);
-        const auto value_rows = expand_value_.rows_layout(length);
-        expand_value_.pack(value_rows, source, 0, value_rows.tile_count, latent_rows,
-                           kernel_scratch);
-        expand_value_.multiply(up_value_.matrix(number), value_rows, latent_rows, 0,
-                               expand_value_.block_count(), values, value_width_, kernel_scratch);
-        const auto shared_keys = cached(1);
-        for (int64_t j = 0; j < length; ++j) {
-            head.put_key(j, 0, keys + j * nope_, nope_);
-            head.put_key(j, nope_, read_floats(rows_, shared_keys, slots[j] * rope_, rope_, vector),
-                         rope_);
-            head.put_value(j, values + j * value_width_);
-        }
-    }
-
-    void attend(int64_t number, int64_t row_begin, int64_t row_end, const cached_sequence& s,
-                float* queries, const packed_head& head) const {
-        const int64_t width = nope_ + rope_;
-        const int64_t count = row_end - row_begin;
-        for (int64_t m = 0; m < count; ++m) {
-            const int64_t at = (row_begin + m) * heads_ + number;
-            float* query = queries + m * width;
-            put_floats(owner_.at(operation_.inputs[0]), at * nope_, nope_, query);
-            put_floats(owner_.at(operation_.inputs[1]), at * rope_, rope_, query + nope_);
-        }
-        head.score({queries, kernels::float_type::float32, width, nullptr}, count);
-        for (int64_t m = 0; m < count; ++m)
-            weigh(rows_, mask_, head.scores(m), 0, std::max<int64_t>(end_of(row_begin + m, s), 0),
-                  head.length(), nullptr);
-        const float* output = head.combine(count);
-        for (int64_t m = 0; m < count; ++m)
-            write_floats(rows_, output + m * value_width_, value_width_, out(),
-                         ((row_begin + m) * heads_ + number) * value_width_);
-    }
-
     void put_floats(const plugin::tensor& from, int64_t begin, int64_t count, float* to) const {
-        const float* read = read_floats(rows_, from, begin, count, to);
+        const float* read = read_floats(choice_.rows, from, begin, count, to);
         if (read != to) std::copy_n(read, count, to);
     }
 
-    void clear(int64_t row_begin, int64_t row_end, int64_t head) const {
-        const int64_t size = element_bytes(out());
-        for (int64_t row = row_begin; row < row_end; ++row)
-            std::memset(out().data + (row * heads_ + head) * value_width_ * size, 0,
-                        static_cast<size_t>(value_width_ * size));
+    // For each row the absorbed form multiplies with more numbers at each place; the expanded one
+    // computes each place's key and value first.
+    bool is_absorbed(int64_t number) const {
+        if (attributes_.form != SLUICE_MLA_FORM_ANY)
+            return attributes_.form == SLUICE_MLA_FORM_ABSORBED;
+        const auto starts = owner_.query_start();
+        const auto s = static_cast<size_t>(number);
+        const int64_t rows = starts[s + 1] - starts[s];
+        const int64_t more_a_row = 2 * latent_ - nope_ - value_width_;
+        const int64_t once = latent_ * (nope_ + value_width_);
+        return rows * more_a_row <= once;
+    }
+
+    // ---- Absorbed ----
+
+    // The next slice from a row of a sequence on, which both move; false where there is none.
+    bool list(int64_t& sequence_number, int64_t& row, slice& to, const plugin::worker& self) const {
+        const auto starts = owner_.query_start();
+        to.jobs.clear(owner_.own_scratch(self) + aligned(rows_per_slice_ * 4));
+        to.row_count = 0;
+        for (; sequence_number + 1 < static_cast<int64_t>(starts.size()); ++sequence_number) {
+            const int64_t end = starts[static_cast<size_t>(sequence_number) + 1];
+            row = std::max<int64_t>(row, starts[static_cast<size_t>(sequence_number)]);
+            if (!is_absorbed(sequence_number)) continue;
+            const auto places = sequence(sequence_number);
+            while (row < end) {
+                const int64_t count = std::min(rows_per_job_, end - row);
+                if (to.row_count + count > rows_per_slice_) {
+                    to.jobs.cut(1, heads_);
+                    return true;
+                }
+                to.jobs.add({sequence_number,
+                             to.row_count,
+                             to.row_count + count,
+                             {0, seen_of(row + count - 1, places).end}});
+                for (int64_t i = 0; i < count; ++i)
+                    to.rows[to.row_count++] = static_cast<int32_t>(row++);
+            }
+        }
+        to.jobs.cut(1, heads_);
+        return to.row_count > 0;
+    }
+
+    void run_slice(const plugin::worker& self, const slice& part) {
+        const auto heads = self.share(heads_);
+        for (int64_t h = heads.begin; h < heads.end; ++h) absorb(self, part, h);
+        if (self.index == 0) slice_counter_.reset();
+        self.meet.wait();
+        for (int64_t i = slice_counter_.take(); i < part.jobs.unit_count();
+             i = slice_counter_.take())
+            run_tiled(self, part, part.jobs.of_unit(i), i);
+        self.meet.wait();
+        for (int64_t h = heads.begin; h < heads.end; ++h) release(self, part, h);
+        self.meet.wait();
+    }
+
+    std::byte* work_memory(const plugin::worker& self) const {
+        return owner_.own_scratch(self) + list_bytes();
+    }
+
+    // q' = W_uk^T q_nope of one head, then q_pe. queries: [rows, heads, latent + rope]
+    void absorb(const plugin::worker& self, const slice& part, int64_t head) const {
+        std::byte* kernel_scratch = work_memory(self);
+        std::byte* packed = kernel_scratch + kernel_bytes();
+        auto* index = reinterpret_cast<int32_t*>(packed + absorb_.packed_bytes());
+        for (int64_t m = 0; m < part.row_count; ++m)
+            index[m] = static_cast<int32_t>(part.rows[m] * heads_ + head);
+        const auto& q_nope = owner_.at(operation_.inputs[0]);
+        const auto layout = absorb_.rows_layout(part.row_count);
+        absorb_.pack(layout, {q_nope.data, float_type_of(q_nope.type), nope_, index}, 0,
+                     layout.tile_count, packed, kernel_scratch);
+        const int64_t width = latent_ + rope_;
+        float* queries = part.queries + head * width;
+        absorb_.multiply(up_key_.transposed(head), layout, packed, 0, absorb_.block_count(),
+                         queries, heads_ * width, kernel_scratch);
+        for (int64_t m = 0; m < part.row_count; ++m)
+            put_floats(owner_.at(operation_.inputs[1]), index[m] * rope_, rope_,
+                       queries + m * heads_ * width + latent_);
+    }
+
+    void run_tiled(const plugin::worker& self, const slice& part, const attention_job& job,
+                   int64_t number) const {
+        auto* slots = reinterpret_cast<int32_t*>(work_memory(self) + kernel_bytes());
+        auto* run = reinterpret_cast<std::byte*>(slots) + aligned(places_per_run * 4);
+        const int64_t width = latent_ + rope_;
+        const int64_t rows = (job.row_end - job.row_begin) * heads_;
+        tile_attention tile = absorbed_;
+        tile.begin(run + aligned(tile.run_bytes()),
+                   {part.queries + job.row_begin * heads_ * width, kernels::float_type::float32,
+                    width, nullptr},
+                   rows);
+        const auto s = sequence(job.sequence);
+        const int64_t part_number = number - job.unit_begin;
+        const auto range = job.part(part_number);
+        for (int64_t first = range.begin; first < range.end; first += places_per_run) {
+            const int64_t count = std::min(places_per_run, range.end - first);
+            s.slots(first, count, slots);
+            tile.pack_keys(cached(0, slots), count, 0, latent_, run);
+            tile.pack_keys(cached(1, slots), count, latent_, rope_, run);
+            tile.pack_values(cached(0, slots), count, run);
+            tile.attend(run, count, mask_, [&](int64_t row) {
+                return seen_of(part.rows[job.row_begin + row / heads_], s).within(first, count);
+            });
+        }
+        for (int64_t row = 0; row < rows; ++row) {
+            float* sum = tile.sum(row);
+            if (job.part_count > 1) {
+                part.partial.put(job.partial_begin + part_number * rows + row, tile.seen(row), sum);
+                continue;
+            }
+            float* to = part.sums + (job.row_begin * heads_ + row) * latent_;
+            choice_.rows.scale(final_share(tile.seen(row), nullptr), latent_, sum);
+            std::copy_n(sum, latent_, to);
+        }
+    }
+
+    // o = W_uv (sum of latents) of one head, after its parts have become one.
+    void release(const plugin::worker& self, const slice& part, int64_t head) const {
+        for (int64_t i = 0; i < part.jobs.count(); ++i) {
+            const auto& job = part.jobs[i];
+            const int64_t rows = (job.row_end - job.row_begin) * heads_;
+            for (int64_t row = head; job.part_count > 1 && row < rows; row += heads_) {
+                float* to = part.sums + (job.row_begin * heads_ + row) * latent_;
+                const auto seen =
+                    part.partial.merge(choice_, job.partial_begin + row, rows, job.part_count, to);
+                choice_.rows.scale(final_share(seen, nullptr), latent_, to);
+            }
+        }
+        std::byte* kernel_scratch = work_memory(self);
+        std::byte* packed = kernel_scratch + kernel_bytes();
+        auto* output = reinterpret_cast<float*>(packed + release_.packed_bytes());
+        const auto layout = release_.rows_layout(part.row_count);
+        release_.pack(
+            layout,
+            {part.sums + head * latent_, kernels::float_type::float32, heads_ * latent_, nullptr},
+            0, layout.tile_count, packed, kernel_scratch);
+        release_.multiply(up_value_.matrix(head), layout, packed, 0, release_.block_count(), output,
+                          value_width_, kernel_scratch);
+        for (int64_t m = 0; m < part.row_count; ++m)
+            write_floats(choice_.rows, output + m * value_width_, value_width_, out(),
+                         (part.rows[m] * heads_ + head) * value_width_);
+    }
+
+    // ---- Expanded ----
+
+    // All rows of a sequence for one head.
+    void run_expanded(const plugin::worker& self, int64_t number, int64_t head) const {
+        const auto starts = owner_.query_start();
+        const int64_t row_begin = starts[static_cast<size_t>(number)];
+        const int64_t row_end = starts[static_cast<size_t>(number) + 1];
+        const auto s = sequence(number);
+        const int64_t length = row_begin < row_end ? seen_of(row_end - 1, s).end : 0;
+        std::byte* runs = expand(self, s, head, length);
+        const int64_t runs_count = (length + places_per_run - 1) / places_per_run;
+        auto* queries =
+            reinterpret_cast<float*>(runs + runs_count * aligned(expanded_.run_bytes()));
+        const int64_t width = nope_ + rope_;
+        tile_attention tile = expanded_;
+        for (int64_t first_row = row_begin; first_row < row_end; first_row += rows_per_tile) {
+            const int64_t rows = std::min(rows_per_tile, row_end - first_row);
+            for (int64_t m = 0; m < rows; ++m) {
+                const int64_t at = (first_row + m) * heads_ + head;
+                put_floats(owner_.at(operation_.inputs[0]), at * nope_, nope_, queries + m * width);
+                put_floats(owner_.at(operation_.inputs[1]), at * rope_, rope_,
+                           queries + m * width + nope_);
+            }
+            tile.begin(reinterpret_cast<std::byte*>(queries) + aligned(rows_per_tile * width * 4),
+                       {queries, kernels::float_type::float32, width, nullptr}, rows);
+            const int64_t end = seen_of(first_row + rows - 1, s).end;
+            for (int64_t first = 0; first < end; first += places_per_run) {
+                const int64_t count = std::min(places_per_run, length - first);
+                tile.attend(
+                    runs + first / places_per_run * aligned(expanded_.run_bytes()), count, mask_,
+                    [&](int64_t row) { return seen_of(first_row + row, s).within(first, count); });
+            }
+            for (int64_t m = 0; m < rows; ++m) {
+                choice_.rows.scale(final_share(tile.seen(m), nullptr), value_width_, tile.sum(m));
+                write_floats(choice_.rows, tile.sum(m), value_width_, out(),
+                             ((first_row + m) * heads_ + head) * value_width_);
+            }
+        }
+    }
+
+    // Keys and values of one head from the latents, packed run after run. Returns the first run's
+    // memory, behind which the worker's is free.
+    std::byte* expand(const plugin::worker& self, const cached_sequence& s, int64_t head,
+                      int64_t length) const {
+        std::byte* kernel_scratch = work_memory(self);
+        auto* slots = reinterpret_cast<int32_t*>(kernel_scratch + kernel_bytes());
+        std::byte* latent_rows = reinterpret_cast<std::byte*>(slots) + aligned(places_per_run * 4);
+        auto* vectors = reinterpret_cast<float*>(latent_rows + run_rows_bytes());
+        std::byte* runs = reinterpret_cast<std::byte*>(vectors)
+                          + aligned(places_per_run * std::max(nope_, value_width_) * 4);
+        std::byte* run = runs;
+        for (int64_t first = 0; first < length; first += places_per_run) {
+            const int64_t count = std::min(places_per_run, length - first);
+            s.slots(first, count, slots);
+            expand_with(expand_key_, up_key_.matrix(head), slots, count, latent_rows, vectors,
+                        kernel_scratch);
+            expanded_.pack_keys(float_vectors(vectors, nope_), count, 0, nope_, run);
+            expanded_.pack_keys(cached(1, slots), count, nope_, rope_, run);
+            expand_with(expand_value_, up_value_.matrix(head), slots, count, latent_rows, vectors,
+                        kernel_scratch);
+            expanded_.pack_values(float_vectors(vectors, value_width_), count, run);
+            run += aligned(expanded_.run_bytes());
+        }
+        return runs;
+    }
+    static kernels::cached_vectors float_vectors(const float* data, int64_t width) {
+        return {reinterpret_cast<const std::byte*>(data), kernels::cached_type::float32, width * 4,
+                nullptr};
+    }
+    // vectors: [count, columns of the product]
+    void expand_with(const product& by, const kernels::packed_matrix_view& weights,
+                     const int32_t* slots, int64_t count, std::byte* latent_rows, float* vectors,
+                     std::byte* kernel_scratch) const {
+        const auto latents = cached(0, slots);
+        const auto layout = by.rows_layout(count);
+        by.pack(layout, {latents.data, float_type_of(state_.part_type[0]), latent_, slots}, 0,
+                layout.tile_count, latent_rows, kernel_scratch);
+        by.multiply(weights, layout, latent_rows, 0, by.block_count(), vectors, by.weights().n,
+                    kernel_scratch);
     }
 
     // Rows that belong to no sequence lie behind the last one's.
@@ -255,30 +371,40 @@ class mla_attention_step final : public step {
         const auto starts = owner_.query_start();
         const int64_t last = starts.empty() ? 0 : starts.back();
         const auto range = self.share(std::max<int64_t>(out().shape[0] - last, 0));
-        for (int64_t h = 0; h < heads_; ++h) clear(last + range.begin, last + range.end, h);
+        const int64_t bytes =
+            heads_ * value_width_ * static_cast<int64_t>(plugin::element_bits(out().type) / 8);
+        std::memset(out().data + (last + range.begin) * bytes, 0,
+                    static_cast<size_t>((range.end - range.begin) * bytes));
     }
 
     bound& owner_;
     const plugin::operation& operation_;
-    const kernels::row_kernels& rows_;
+    const kernel_choice& choice_;
     sluice_mla_attention_attributes attributes_;
     const packed_weight& up_key_;   // [H, nope, latent]
     const packed_weight& up_value_; // [H, value, latent]
     uint32_t state_number_;
     const sluice_state& state_;
+    int64_t rows_max_ = 0;
     int64_t heads_ = 0;
     int64_t nope_ = 0;
     int64_t rope_ = 0;
     int64_t latent_ = 0;
     int64_t value_width_ = 0;
+    int64_t rows_per_job_ = 1;   // in the absorbed form
+    int64_t rows_per_slice_ = 1; // likewise
+    int64_t sequences_max_ = 0;
+    int64_t jobs_max_ = 0;
     mask mask_;
-    packed_head head_;
+    tile_attention expanded_;
+    tile_attention absorbed_;
     product expand_key_;
     product expand_value_;
     product absorb_;  // by W_uk^T
     product release_; // by W_uv
-    std::vector<unit> units_;
+    partial_rows partial_;
     work_counter counter_;
+    work_counter slice_counter_;
 };
 
 } // namespace
