@@ -71,6 +71,7 @@ class onednn_backend final : public plugin::host_backend {
         found.memory_bytes_free = memory_bytes("MemAvailable:");
         found.batch_invariant = 0; // the form of attention depends on the rows of a sequence
         found.activation_types = (1u << SLUICE_F32) | (1u << SLUICE_BF16);
+        found.cache_types = 1u << SLUICE_I8;
     }
 
     std::string claim(const sluice_program& program, const plugin::operation& which,

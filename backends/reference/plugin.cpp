@@ -32,6 +32,7 @@ class reference_backend final : public plugin::host_backend {
         plugin::copy_text(found.device_name, "CPU, plain C++");
         found.batch_invariant = 1;
         found.activation_types = (1u << SLUICE_F32) | (1u << SLUICE_F16) | (1u << SLUICE_BF16);
+        found.cache_types = 1u << SLUICE_I8;
     }
 
     std::string claim(const sluice_program&, const plugin::operation& which,

@@ -44,7 +44,9 @@ inspected inspect_model(const inspect_options& options) {
                          && (fs::exists(path / "model.safetensors")
                              || fs::exists(path / "model.safetensors.index.json"));
     model_program_options program_options;
-    program_options.cache_type = options.cache_type == "bfloat16" ? SLUICE_BF16 : SLUICE_F32;
+    program_options.cache_type = options.cache_type == "int8"       ? SLUICE_I8
+                                 : options.cache_type == "bfloat16" ? SLUICE_BF16
+                                                                    : SLUICE_F32;
     std::shared_ptr<const checkpoint> weights;
     if (result.has_weights)
         weights = open_checkpoint(path);
@@ -175,7 +177,7 @@ void add_inspect(CLI::App& application, common_options& common) {
     command->add_option("MODEL_DIR", options->model, "a model's folder, or its config.json")
         ->required();
     command->add_option("--cache-type", options->cache_type, "type of the cache's elements")
-        ->check(CLI::IsMember({"float32", "bfloat16"}))
+        ->check(CLI::IsMember({"float32", "bfloat16", "int8"}))
         ->capture_default_str();
     command->callback([options, &common] {
         const auto found = inspect_model(*options);

@@ -111,14 +111,15 @@ class configuration_reader {
         if (auto format = reader.choice("load_format", {"safetensors", "dummy"})) {
             model.format = *format == "dummy" ? load_format::dummy : load_format::safetensors;
         }
-        const auto element_type = [&](std::string_view key) -> std::optional<sluice_element_type> {
-            const auto name = reader.choice(key, {"float32", "bfloat16"});
-            if (!name) return std::nullopt;
-            return *name == "bfloat16" ? SLUICE_BF16 : SLUICE_F32;
-        };
-        assign(model.compute_type, element_type("compute_type"));
+        if (auto name = reader.choice("compute_type", {"float32", "bfloat16"})) {
+            model.compute_type = *name == "bfloat16" ? SLUICE_BF16 : SLUICE_F32;
+        }
         model.cache_type = model.compute_type;
-        assign(model.cache_type, element_type("cache_type"));
+        if (auto name = reader.choice("cache_type", {"float32", "bfloat16", "int8"})) {
+            model.cache_type = *name == "int8"       ? SLUICE_I8
+                               : *name == "bfloat16" ? SLUICE_BF16
+                                                     : SLUICE_F32;
+        }
         reader.finish();
     }
 

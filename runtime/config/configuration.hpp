@@ -38,7 +38,7 @@ struct model_configuration {
         path; // absolute; empty: not given (an error only where a model is needed)
     load_format format = load_format::safetensors;
     sluice_element_type compute_type = SLUICE_F32; // F32 or BF16: activations; the residual is F32
-    sluice_element_type cache_type = SLUICE_F32;   // F32 or BF16; where not given, compute_type
+    sluice_element_type cache_type = SLUICE_F32;   // F32, BF16 or I8; not given: compute_type
 };
 
 // Sizes of steps that are prepared before the first request, which would else wait for them.

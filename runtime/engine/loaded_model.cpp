@@ -232,6 +232,14 @@ void loaded_model::add_backend(const configuration& configuration, const std::st
              configuration.where("model.compute_type"), element_type_name(type), backend->id(),
              configuration.where(key));
     }
+    // The first keeps the caches; others have experts alone.
+    if (configuration.model.cache_type == SLUICE_I8 && backends_.empty()
+        && (properties.cache_types >> SLUICE_I8 & 1u) == 0) {
+        fail(SLUICE_UNSUPPORTED,
+             "{}: model.cache_type is \"int8\", which backend \"{}\" ({}) does not keep caches in; "
+             "try \"bfloat16\", or another backend",
+             configuration.where("model.cache_type"), backend->id(), configuration.where(key));
+    }
     report_.backends.push_back(
         {backend->id(), text_of(backend->descriptor().version),
          text_of_array(properties.device_name, sizeof properties.device_name)});

@@ -93,8 +93,9 @@ kv_pool_options model_runner::pool_options() const {
 sluice_block_key model_runner::root_key(std::string_view tenant) const {
     std::string format;
     for (const program_state& state : model_->step_program().states()) {
-        for (const sluice_element_type type : state.part_type) {
-            format += fmt::format("{} ", element_type_name(type));
+        for (size_t part = 0; part < state.part_type.size(); ++part) {
+            format += fmt::format("{} ", element_type_name(state.part_type[part]));
+            if (state.group_of(part) != 0) format += fmt::format("by {} ", state.group_of(part));
         }
     }
     std::string layout;

@@ -25,10 +25,10 @@ void check_options(const model_program_options& options) {
              "bfloat16",
              element_type_name(options.compute_type));
     }
-    if (!is_one_of(options.cache_type, {SLUICE_F32, SLUICE_F16, SLUICE_BF16})) {
+    if (!is_one_of(options.cache_type, {SLUICE_F32, SLUICE_F16, SLUICE_BF16, SLUICE_I8})) {
         fail(SLUICE_UNSUPPORTED,
-             "cache_type {} is not supported; supported are float32, float16 "
-             "and bfloat16",
+             "cache_type {} is not supported; supported are float32, float16, "
+             "bfloat16 and int8",
              element_type_name(options.cache_type));
     }
     if (options.tokens_per_block == 0) {
@@ -163,10 +163,7 @@ parameter_account account_parameters(const model_config& config, const model_pro
         account.types.push_back(type);
     }
     for (const program_state& state : model.step.states()) {
-        for (size_t part = 0; part < state.part_width.size(); ++part) {
-            account.cache_bytes_per_token +=
-                uint64_t(state.part_width[part]) * element_bits(state.part_type[part]) / 8;
-        }
+        account.cache_bytes_per_token += state.bytes_per_token();
     }
     return account;
 }

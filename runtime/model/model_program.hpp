@@ -51,7 +51,7 @@ using router_function = std::function<router_answer(const sluice_router_request&
 
 struct model_program_options {
     sluice_element_type compute_type = SLUICE_F32; // or BF16
-    sluice_element_type cache_type = SLUICE_F32;   // or BF16, F16
+    sluice_element_type cache_type = SLUICE_F32;   // or BF16, F16, I8
     uint32_t tokens_per_block = 16;
     uint32_t mla_form = SLUICE_MLA_FORM_ANY;
     // Layers with a sliding window get a cache group of their own (number 1, PAGED_WINDOW), so that

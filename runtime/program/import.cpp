@@ -90,6 +90,10 @@ program_state read_state(const sluice_state* source, const std::string& label) {
     state.tokens_per_block = read.tokens_per_block;
     state.part_width.assign(read.part_width, read.part_width + read.part_count);
     state.part_type.assign(read.part_type, read.part_type + read.part_count);
+    if (std::any_of(read.part_group, read.part_group + read.part_count,
+                    [](uint32_t group) { return group != 0; })) {
+        state.part_group.assign(read.part_group, read.part_group + read.part_count);
+    }
     state.name = read_text(read.name, label);
     return state;
 }

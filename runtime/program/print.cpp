@@ -238,6 +238,7 @@ std::string state_text(const program_state& state) {
     for (size_t part = 0; part < state.part_width.size(); ++part) {
         text += fmt::format("{}{}[{}]", part == 0 ? "" : ", ",
                             element_type_name(state.part_type[part]), state.part_width[part]);
+        if (state.group_of(part) != 0) text += fmt::format(" by {}", state.group_of(part));
     }
     text += fmt::format("] {{tokens_per_block {}", state.tokens_per_block);
     if (state.group != 0) text += fmt::format(", group {}", state.group);

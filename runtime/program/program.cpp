@@ -1,5 +1,6 @@
 #include "program/program.hpp"
 
+#include "base/element_type.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "program/rules.hpp"
@@ -8,6 +9,15 @@
 #include <unordered_set>
 
 namespace sluice {
+
+uint64_t program_state::bytes_per_token() const {
+    uint64_t bytes = 0;
+    for (size_t part = 0; part < part_width.size(); ++part) {
+        bytes += uint64_t(part_width[part]) * element_bits(part_type[part]) / 8;
+        if (group_of(part) != 0) bytes += part_width[part] / group_of(part) * sizeof(float);
+    }
+    return bytes;
+}
 
 namespace {
 
@@ -227,6 +237,7 @@ sluice_state program::program_view::view_of(const program_state& state) {
     view.part_count = static_cast<uint32_t>(state.part_width.size());
     std::copy(state.part_width.begin(), state.part_width.end(), view.part_width);
     std::copy(state.part_type.begin(), state.part_type.end(), view.part_type);
+    std::copy(state.part_group.begin(), state.part_group.end(), view.part_group);
     view.name = text_of(state.name);
     return view;
 }

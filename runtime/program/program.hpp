@@ -39,7 +39,12 @@ struct program_state {
     uint32_t tokens_per_block = 0;
     std::vector<uint32_t> part_width; // elements a token
     std::vector<sluice_element_type> part_type;
+    std::vector<uint32_t> part_group; // of parts of type I8; empty where there are none
     std::string name;
+
+    // 0 where elements share no scale.
+    uint32_t group_of(size_t part) const { return part < part_group.size() ? part_group[part] : 0; }
+    uint64_t bytes_per_token() const; // scales included, as backends keep them at least
 };
 
 // The attribute struct of an operation; monostate for kinds that have none.

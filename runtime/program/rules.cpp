@@ -140,6 +140,21 @@ void check_value(const program_contents& contents, value_number number) {
     }
 }
 
+void check_part_group(const program_state& state, size_t part, const std::string& label) {
+    const uint32_t group = state.group_of(part);
+    const uint32_t width = state.part_width[part];
+    const bool is_whole = state.part_type[part] == SLUICE_I8;
+    if (!is_whole && group != 0) {
+        fail(SLUICE_INVALID, "{}: part {} is of type {}, so its elements share no scales", label,
+             part, element_type_name(state.part_type[part]));
+    }
+    if (is_whole && (group == 0 || width % group != 0)) {
+        fail(SLUICE_INVALID,
+             "{}: part {} of type i8 has groups of {} elements, expected a divisor of its width {}",
+             label, part, group, width);
+    }
+}
+
 void check_state(const program_contents& contents, uint32_t number) {
     const program_state& state = contents.states[number];
     const std::string label = fmt::format("state {} {}", number, quote(state.name));
@@ -168,6 +183,7 @@ void check_state(const program_contents& contents, uint32_t number) {
         if (state.part_width[part] == 0 || element_bits(state.part_type[part]) == 0) {
             fail(SLUICE_INVALID, "{}: part {} needs a width and an element type", label, part);
         }
+        check_part_group(state, part, label);
     }
 }
 

@@ -37,30 +37,49 @@ struct vectors_case {
     vectors_case(std::mt19937& random, cached_type type, std::int64_t count_, std::int64_t width_)
         : count(count_), width(width_), index(static_cast<std::size_t>(count_)) {
         constexpr std::int64_t heads = 3, head = 1;
-        const std::int64_t bytes = type == cached_type::float32 ? 4 : 2;
-        const std::int64_t stride = heads * width * bytes;
+        const std::int64_t bytes = type == cached_type::float32 ? 4
+                                   : type == cached_type::int8  ? 1
+                                                                : 2;
+        const std::int64_t scales = heads * width * bytes;
+        const std::int64_t stride = scales + (type == cached_type::int8 ? heads * 4 : 0);
         std::iota(index.begin(), index.end(), 0);
         std::shuffle(index.begin(), index.end(), random);
         // NaN patterns in between, so that a read of a neighbour shows.
         memory.assign(static_cast<std::size_t>(count * stride), std::byte{0xff});
-        std::normal_distribution<float> normal;
-        for (std::int64_t j = 0; j < count; ++j)
-            for (std::int64_t c = 0; c < width; ++c) {
-                float value = normal(random);
-                const auto half = bfloat16_from_float(value);
-                std::byte* at = memory.data() + index[static_cast<std::size_t>(j)] * stride
-                                + (head * width + c) * bytes;
-                if (type == cached_type::bfloat16) value = float_from_bfloat16(half);
-                if (type == cached_type::bfloat16)
-                    std::memcpy(at, &half, sizeof half);
-                else
-                    std::memcpy(at, &value, sizeof value);
-                values.push_back(value);
-            }
-        vectors = {memory.data() + head * width * bytes, type, stride, index.data()};
+        for (const std::int32_t slot : index) {
+            std::byte* vector = memory.data() + slot * stride;
+            put(random, type, vector + head * width * bytes, vector + scales + head * 4);
+        }
+        vectors = {memory.data() + head * width * bytes, type, stride, index.data(),
+                   memory.data() + scales + head * 4};
     }
     float at(std::int64_t j, std::int64_t c) const {
         return values[static_cast<std::size_t>(j * width + c)];
+    }
+
+  private:
+    void put(std::mt19937& random, cached_type type, std::byte* to, std::byte* scale_at) {
+        std::normal_distribution<float> normal;
+        const float scale = 0.01f + std::abs(normal(random));
+        if (type == cached_type::int8) std::memcpy(scale_at, &scale, sizeof scale);
+        for (std::int64_t c = 0; c < width; ++c) {
+            const float value = normal(random);
+            const auto half = bfloat16_from_float(value);
+            const auto code = static_cast<std::int8_t>(random() % 255 - 127);
+            switch (type) {
+            case cached_type::float32:
+                std::memcpy(to + c * 4, &value, 4);
+                values.push_back(value);
+                break;
+            case cached_type::bfloat16:
+                std::memcpy(to + c * 2, &half, 2);
+                values.push_back(float_from_bfloat16(half));
+                break;
+            default:
+                std::memcpy(to + c, &code, 1);
+                values.push_back(scale * static_cast<float>(code));
+            }
+        }
     }
 };
 
@@ -68,7 +87,7 @@ template <typename Check>
 void for_each_case(Check&& check) {
     std::mt19937 random(7);
     for (const auto set : sets_here())
-        for (const auto type : {cached_type::float32, cached_type::bfloat16})
+        for (const auto type : {cached_type::float32, cached_type::bfloat16, cached_type::int8})
             for (const std::int64_t width : {1, 8, 17, 64, 66, 128, 130, 256, 272})
                 for (const std::int64_t count : {1, 3, 16, 31, 32, 70}) {
                     CAPTURE(name_of(set));
@@ -102,7 +121,9 @@ TEST_CASE("dot products of a row with cached vectors") {
     for_each_case([](const attend_kernels& kernels, const vectors_case& v, std::mt19937& random) {
         const auto q = numbers(random, v.width);
         std::vector<float> scores(static_cast<std::size_t>(v.count) + 1, -7.0f);
-        kernels.dot_each(q.data(), v.vectors, v.count, v.width, scores.data());
+        std::vector<float> arranged(q.size());
+        kernels.arrange(v.vectors.type, q.data(), v.width, arranged.data());
+        kernels.dot_each(arranged.data(), v.vectors, v.count, v.width, scores.data());
         for (std::int64_t j = 0; j < v.count; ++j) {
             double expected = 0, size = 0;
             for (std::int64_t c = 0; c < v.width; ++c) {
@@ -119,9 +140,12 @@ TEST_CASE("dot products of a row with cached vectors") {
 TEST_CASE("weighted sums of cached vectors") {
     for_each_case([](const attend_kernels& kernels, const vectors_case& v, std::mt19937& random) {
         const auto weights = numbers(random, v.count);
-        auto sum = numbers(random, v.width + 1);
-        const auto before = sum;
-        kernels.add_each(weights.data(), v.vectors, v.count, v.width, sum.data());
+        const auto before = numbers(random, v.width + 1);
+        auto arranged = before;
+        kernels.arrange(v.vectors.type, before.data(), v.width, arranged.data());
+        kernels.add_each(weights.data(), v.vectors, v.count, v.width, arranged.data());
+        auto sum = arranged;
+        kernels.restore(v.vectors.type, arranged.data(), v.width, sum.data());
         for (std::int64_t c = 0; c < v.width; ++c) {
             double expected = before[static_cast<std::size_t>(c)];
             double size = std::abs(expected);
@@ -142,7 +166,12 @@ TEST_CASE("keys and values become the rows and columns of weights") {
             CAPTURE(static_cast<int>(storage));
             const auto keys = make_packed_layout(storage, v.count, v.width);
             auto key_memory = packed_memory(keys);
-            kernels.pack_keys(v.vectors, v.count, v.width, keys, 0, key_memory.data());
+            // In two parts, where there are enough.
+            const std::int64_t part = v.count > 16 ? 16 : v.count;
+            cached_vectors rest = v.vectors;
+            rest.index += part;
+            kernels.pack_keys(v.vectors, 0, part, v.width, keys, 0, key_memory.data());
+            kernels.pack_keys(rest, part, v.count - part, v.width, keys, 0, key_memory.data());
             std::vector<float> row(static_cast<std::size_t>(v.width));
             for (std::int64_t j = 0; j < v.count; ++j) {
                 unpack_row({keys, key_memory.data()}, j, row.data());
@@ -150,10 +179,12 @@ TEST_CASE("keys and values become the rows and columns of weights") {
                     REQUIRE(row[static_cast<std::size_t>(c)] == rounded_for(storage, v.at(j, c)));
             }
             // With room for more, as the places of a run that is not full.
-            const std::int64_t room = (v.count + 31) / 32 * 32;
+            const std::int64_t room = (v.count + 15) / 16 * 16;
             const auto values = make_packed_layout(storage, v.width, room);
             auto value_memory = packed_memory(values);
-            kernels.pack_values(v.vectors, v.count, v.width, values, value_memory.data());
+            kernels.pack_values(rest, part, v.count - part, v.width, values, 0,
+                                value_memory.data());
+            kernels.pack_values(v.vectors, 0, part, v.width, values, 0, value_memory.data());
             std::vector<float> column(static_cast<std::size_t>(room));
             for (std::int64_t c = 0; c < v.width; ++c) {
                 unpack_row({values, value_memory.data()}, c, column.data());
@@ -178,8 +209,8 @@ TEST_CASE("keys of two parts stand behind each other, and the padding of K is ze
                 const auto& kernels = attend_kernels_of(set);
                 const auto layout = make_packed_layout(storage, count, first + second);
                 auto memory = packed_memory(layout);
-                kernels.pack_keys(right.vectors, count, second, layout, first, memory.data());
-                kernels.pack_keys(left.vectors, count, first, layout, 0, memory.data());
+                kernels.pack_keys(right.vectors, 0, count, second, layout, first, memory.data());
+                kernels.pack_keys(left.vectors, 0, count, first, layout, 0, memory.data());
                 std::vector<float> row(static_cast<std::size_t>(first + second));
                 for (std::int64_t j = 0; j < count; ++j) {
                     unpack_row({layout, memory.data()}, j, row.data());
@@ -201,6 +232,68 @@ TEST_CASE("keys of two parts stand behind each other, and the padding of K is ze
                     REQUIRE((storage == weight_storage::float32 ? bits : bits >> 16) == 0);
                 }
             }
+}
+
+TEST_CASE("values of two groups stand below each other") {
+    std::mt19937 random(4);
+    for (const auto set : sets_here())
+        for (const auto storage : {weight_storage::float32, weight_storage::bfloat16})
+            for (const std::int64_t second : {32, 40}) {
+                CAPTURE(name_of(set));
+                constexpr std::int64_t first = 64, count = 19;
+                const vectors_case top(random, cached_type::int8, count, first);
+                const vectors_case bottom(random, cached_type::int8, count, second);
+                const auto& kernels = attend_kernels_of(set);
+                const auto layout = make_packed_layout(storage, first + second, 32);
+                auto memory = packed_memory(layout);
+                kernels.pack_values(bottom.vectors, 0, count, second, layout, first, memory.data());
+                kernels.pack_values(top.vectors, 0, count, first, layout, 0, memory.data());
+                std::vector<float> column(32);
+                for (std::int64_t c = 0; c < first + second; ++c) {
+                    unpack_row({layout, memory.data()}, c, column.data());
+                    for (std::int64_t j = 0; j < count; ++j)
+                        REQUIRE(column[static_cast<std::size_t>(j)]
+                                == rounded_for(storage,
+                                               c < first ? top.at(j, c) : bottom.at(j, c - first)));
+                }
+            }
+}
+
+TEST_CASE("vectors are read as floats, stride apart") {
+    for_each_case([](const attend_kernels& kernels, const vectors_case& v, std::mt19937&) {
+        const std::int64_t stride = v.width + 3;
+        std::vector<float> rows(static_cast<std::size_t>(v.count * stride), -7.0f);
+        kernels.read(v.vectors, v.count, v.width, rows.data(), stride);
+        for (std::int64_t j = 0; j < v.count; ++j)
+            for (std::int64_t c = 0; c < stride; ++c)
+                REQUIRE(rows[static_cast<std::size_t>(j * stride + c)]
+                        == (c < v.width ? v.at(j, c) : -7.0f));
+    });
+}
+
+TEST_CASE("whole numbers and their scale are those of the rule") {
+    std::mt19937 random(6);
+    for (const auto set : sets_here())
+        for (const std::int64_t count : {1, 7, 16, 64, 100, 128}) {
+            CAPTURE(name_of(set));
+            CAPTURE(count);
+            auto x = numbers(random, count);
+            if (count == 7) std::fill(x.begin(), x.end(), 0.0f);
+            if (count == 16)
+                x = {127, -127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 63.5f, 0, 1, 2, 3, 4, 5, 6, 126.5f};
+            std::vector<std::int8_t> codes(static_cast<std::size_t>(count), 99);
+            const float scale = attend_kernels_of(set).quantize(x.data(), count, codes.data());
+            float greatest = 0;
+            for (const float value : x) greatest = std::max(greatest, std::abs(value));
+            REQUIRE(scale == greatest / 127.0f);
+            const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+            for (std::size_t i = 0; i < x.size(); ++i) {
+                REQUIRE(codes[i] == static_cast<std::int8_t>(std::nearbyint(x[i] * inverse)));
+                // Half a step, and what float32 loses on the way.
+                REQUIRE(std::abs(static_cast<float>(codes[i]) * scale - x[i])
+                        <= 0.5f * scale * 1.0001f);
+            }
+        }
 }
 
 TEST_CASE("scores become weights, and what was seen before is scaled to them") {

@@ -49,6 +49,12 @@ TEST_CASE("inspect knows experts and the cache by their formulas") {
                  * (latent["attention"]["kv_rank"].get<uint64_t>()
                     + latent["attention"]["rope_dimension"].get<uint64_t>())
                  * 2);
+    const auto whole =
+        sluice_command({"inspect", golden_model("mixtral"), "--cache-type", "int8", "--json"})
+            .json();
+    // A byte an element, and a scale for each head.
+    CHECK(whole["cache_bytes_per_token"]
+          == layers * 2 * (kv_width + 4 * mixtral["attention"]["kv_heads"].get<uint64_t>()));
     CHECK(sluice_command({"inspect", golden_model("llama"), "--json"}).json()["experts"].is_null());
 }
 

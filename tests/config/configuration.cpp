@@ -252,6 +252,7 @@ TEST_CASE("malformed configurations are refused by file, line, key and nearest n
          "2",
          {"\"float32\", \"bfloat16\"", "\"float16\"", "did you mean"}},
         {"[model]\n\ncache_type = 16\n", "3", {"cache_type", "the integer 16"}},
+        {"[model]\ncache_type = \"int4\"\n", "2", {"\"bfloat16\", \"int8\"", "\"int4\""}},
         {"[engine]\ntokens_per_step_max = 0\n", "2", {"from 1 to 65536", "found 0"}},
         {"[engine]\ntokens_per_step_max = -5\n", "2", {"from 1 to", "-5"}},
         {"[engine]\ntokens_per_step_max = 1000000000000\n", "2", {"1000000000000"}},

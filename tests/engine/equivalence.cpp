@@ -8,6 +8,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 using namespace sluice;
@@ -17,8 +19,20 @@ namespace {
 
 constexpr float golden_tolerance = 1e-3f;
 constexpr float equivalence_tolerance = 1e-4f;
+// Of logits of the golden models; measured: MEASURED.
+constexpr float int8_cache_tolerance = 0.1f;
 
 const std::vector<std::string> backends{"reference", "onednn"};
+
+// Of logits: where a router nearly ties, a small change makes another expert of some rows.
+float median_difference(std::span<const float> left, std::span<const float> right) {
+    REQUIRE(left.size() == right.size());
+    std::vector<float> differences;
+    for (size_t i = 0; i < left.size(); ++i) differences.push_back(std::abs(left[i] - right[i]));
+    const auto middle = differences.begin() + static_cast<ptrdiff_t>(differences.size() / 2);
+    std::nth_element(differences.begin(), middle, differences.end());
+    return *middle;
+}
 
 // Rows of several requests run together, by sequence.
 std::map<size_t, std::vector<float>> run_all(logits_runner& runner,
@@ -70,6 +84,29 @@ TEST_CASE("whole, in chunks, one by one, mixed and with a reused prefix") {
             CHECK(largest_difference(reused[0], std::span(whole).subspan(32 * width))
                   < equivalence_tolerance);
         }
+    }
+}
+
+TEST_CASE("a cache in int8 changes logits little, and the same in every backend") {
+    for (const std::string& family : golden_families) {
+        CAPTURE(family);
+        const golden_file golden = read_golden(family);
+        std::vector<std::vector<float>> whole;
+        for (const std::string& backend : backends) {
+            CAPTURE(backend);
+            const loaded_golden loaded(
+                golden_configuration(family, backend, {"model.cache_type=int8"}));
+            logits_runner runner(loaded.model);
+            whole.push_back(runner.forward(golden.tokens[0]));
+            const float change = median_difference(whole.back(), golden.logits[0]);
+            CHECK(change > 1e-5f); // it is in use
+            MESSAGE(change);
+            CHECK(change < int8_cache_tolerance);
+            // Keys that differ in their last bits may become neighbouring whole numbers.
+            CHECK(median_difference(runner.forward(golden.tokens[0], 1), whole.back())
+                  < int8_cache_tolerance / 10);
+        }
+        CHECK(median_difference(whole[0], whole[1]) < int8_cache_tolerance / 10);
     }
 }
 

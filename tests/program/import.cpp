@@ -228,6 +228,36 @@ TEST_CASE("operations that do not compute are refused") {
             {"1 operands, expected 2"});
 }
 
+TEST_CASE("groups of a cache travel, and belong to whole numbers") {
+    program_state state;
+    state.tokens_per_block = 4;
+    state.part_width = {8, 6};
+    state.part_type = {SLUICE_I8, SLUICE_F32};
+    state.part_group = {4, 0};
+    state.name = "cache";
+    CHECK(state.bytes_per_token() == 8 + 2 * 4 + 6 * 4);
+    const auto build_with = [](const program_state& given) {
+        program_builder build("cached");
+        build.state(given);
+        return build.finish();
+    };
+    const program made = build_with(state);
+    CHECK(print_program(made).find("[i8[8] by 4, f32[6]]") != std::string::npos);
+    const program read = import_program(*made.view(), "router test");
+    CHECK(read.states()[0].group_of(0) == 4);
+    CHECK(read.states()[0].group_of(1) == 0);
+    const auto refuses_groups = [&](std::vector<uint32_t> groups,
+                                    const std::vector<std::string>& texts) {
+        program_state wrong = state;
+        wrong.part_group = std::move(groups);
+        test::check_error([&] { build_with(wrong); }, SLUICE_INVALID, texts);
+    };
+    refuses_groups({3, 0},
+                   {"state 0 \"cache\"", "part 0", "groups of 3", "divisor of its width 8"});
+    refuses_groups({}, {"groups of 0"});
+    refuses_groups({4, 6}, {"part 1", "f32", "no scales"});
+}
+
 TEST_CASE("a cache is used in one order") {
     program_builder build("cached");
     program_state description;

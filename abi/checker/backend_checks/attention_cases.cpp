@@ -108,12 +108,21 @@ operation_case two_steps(draw& with, operation_case made, const std::vector<valu
     return made;
 }
 
-program_state paged(std::vector<uint32_t> widths, sluice_element_type type,
+// A vector of the cache: heads of that many elements, which share a scale in whole numbers.
+struct cached_part {
+    int64_t heads;
+    int64_t width;
+};
+
+program_state paged(const std::vector<cached_part>& parts, sluice_element_type type,
                     uint32_t tokens_per_block) {
     program_state state;
     state.tokens_per_block = tokens_per_block;
-    state.part_type.assign(widths.size(), type);
-    state.part_width = std::move(widths);
+    for (const auto& part : parts) {
+        state.part_type.push_back(type);
+        state.part_width.push_back(static_cast<uint32_t>(part.heads * part.width));
+        if (type == SLUICE_I8) state.part_group.push_back(static_cast<uint32_t>(part.width));
+    }
     state.name = "cache";
     return state;
 }
@@ -123,13 +132,15 @@ uint32_t draw_block_size(draw& with) {
     return block_sizes[with.between(0, 3)];
 }
 
-operation_case kv_write(draw& with) {
+operation_case kv_write_of(draw& with, sluice_element_type cache_type) {
     const uint32_t tokens_per_block = draw_block_size(with);
-    const auto width0 = static_cast<uint32_t>(with.between(1, 40));
-    const auto width1 = static_cast<uint32_t>(with.between(1, 40));
+    const cached_part part0{1, with.between(1, 40)};
+    const cached_part part1{with.between(1, 4), with.between(1, 40)};
+    const auto width0 = static_cast<uint32_t>(part0.width);
+    const auto width1 = static_cast<uint32_t>(part1.heads * part1.width);
     case_builder to(with, 1, false);
     auto& program = to.program();
-    const value_number state = program.state(paged({width0, width1}, with.type, tokens_per_block));
+    const value_number state = program.state(paged({part0, part1}, cache_type, tokens_per_block));
     const value_number parts[] = {
         program.custom_input("part0", with.type, {tokens(), fixed(width0)}),
         program.custom_input("part1", SLUICE_F32, {tokens(), fixed(1), fixed(width1)})};
@@ -140,19 +151,26 @@ operation_case kv_write(draw& with) {
     return two_steps(with, to.finish({first, second}), {parts[0], parts[1]}, tokens_per_block);
 }
 
+operation_case kv_write(draw& with) { return kv_write_of(with, with.type); }
+operation_case kv_write_int8(draw& with) { return kv_write_of(with, SLUICE_I8); }
+
+// Of a cache in whole numbers a backend may round once more: numbers times their scale, to the type
+// of the activations. Scores are as large as models have them, so that this stays within bounds.
+float scale_of_models(int64_t width) { return 1.0F / std::sqrt(static_cast<float>(width)); }
+
 struct attention_sizes {
     uint32_t tokens_per_block;
     int64_t kv_heads, group, key_width, value_width;
+    sluice_element_type cache_type;
 };
 
 operation_case attention_of(draw& with, const attention_sizes& sizes) {
-    const auto [tokens_per_block, kv_heads, group, key_width, value_width] = sizes;
+    const auto [tokens_per_block, kv_heads, group, key_width, value_width, cache_type] = sizes;
     const int64_t heads = kv_heads * group;
     case_builder to(with, 1, false);
     auto& program = to.program();
-    const value_number state = program.state(paged({static_cast<uint32_t>(kv_heads * key_width),
-                                                    static_cast<uint32_t>(kv_heads * value_width)},
-                                                   with.type, tokens_per_block));
+    const value_number state = program.state(
+        paged({{kv_heads, key_width}, {kv_heads, value_width}}, cache_type, tokens_per_block));
     const value_number q =
         program.custom_input("q", with.type, {tokens(), fixed(heads), fixed(key_width)});
     const value_number parts[] = {
@@ -160,7 +178,7 @@ operation_case attention_of(draw& with, const attention_sizes& sizes) {
         program.custom_input("v", with.type, {tokens(), fixed(kv_heads), fixed(value_width)})};
     auto attributes = SLUICE_INIT(sluice_attention_attributes);
     attributes.kv_heads = static_cast<uint32_t>(kv_heads);
-    attributes.scale = 0.4F;
+    attributes.scale = cache_type == SLUICE_I8 ? scale_of_models(key_width) : 0.4F;
     attributes.softcap = with.coin() ? 3.0F : 0.0F;
     attributes.window = with.coin() ? static_cast<uint32_t>(with.between(1, 20)) : 0;
     const attention_operands operands{q, program.kv_write("written", state, parts),
@@ -174,30 +192,38 @@ operation_case attention(draw& with) {
     const int64_t kv_heads = with.between(1, 3), group = with.between(1, 4);
     const int64_t key_width = with.between(1, 48);
     const int64_t value_width = with.coin() ? key_width : with.between(1, 48);
-    return attention_of(with, {tokens_per_block, kv_heads, group, key_width, value_width});
+    return attention_of(with,
+                        {tokens_per_block, kv_heads, group, key_width, value_width, with.type});
 }
 
 // Of heads as models have them, which backends have their fastest kernels for, and contexts long
 // enough to be cut.
 constexpr uint32_t long_block = 40;
 
-operation_case attention_of_models(draw& with) {
+operation_case attention_of_models_in(draw& with, sluice_element_type cache_type) {
     constexpr int64_t widths[] = {64, 96, 128, 256};
     const int64_t width = widths[with.between(0, 3)];
-    return attention_of(with, {long_block, with.between(1, 2), with.between(1, 9), width, width});
+    return attention_of(
+        with, {long_block, with.between(1, 2), with.between(1, 9), width, width, cache_type});
 }
+
+operation_case attention_of_models(draw& with) { return attention_of_models_in(with, with.type); }
+operation_case attention_int8(draw& with) { return attention_of_models_in(with, SLUICE_I8); }
 
 struct mla_attention_sizes {
     uint32_t tokens_per_block;
     int64_t heads, nope, rope, rank, value_width;
+    sluice_element_type cache_type;
 };
 
 operation_case mla_attention_of(draw& with, const mla_attention_sizes& sizes) {
-    const auto [tokens_per_block, heads, nope, rope, rank, value_width] = sizes;
+    const auto [tokens_per_block, heads, nope, rope, rank, value_width, cache_type] = sizes;
     case_builder to(with, 1, false);
     auto& program = to.program();
-    const value_number state = program.state(paged(
-        {static_cast<uint32_t>(rank), static_cast<uint32_t>(rope)}, with.type, tokens_per_block));
+    // In groups of half a rank that is large enough.
+    const int64_t groups = rank % 64 == 0 ? 2 : 1;
+    const value_number state =
+        program.state(paged({{groups, rank / groups}, {1, rope}}, cache_type, tokens_per_block));
     const value_number q_nope =
         program.custom_input("q_nope", with.type, {tokens(), fixed(heads), fixed(nope)});
     const value_number q_pe =
@@ -206,7 +232,7 @@ operation_case mla_attention_of(draw& with, const mla_attention_sizes& sizes) {
         program.custom_input("latent", with.type, {tokens(), fixed(rank)}),
         program.custom_input("k_pe", with.type, {tokens(), fixed(rope)})};
     auto attributes = SLUICE_INIT(sluice_mla_attention_attributes);
-    attributes.scale = 0.2F;
+    attributes.scale = cache_type == SLUICE_I8 ? scale_of_models(nope + rope) : 0.2F;
     attributes.form = static_cast<uint32_t>(with.between(0, 2));
     const value_number written = program.kv_write("written", state, parts);
     // Sums over the rank stay of the size of what is summed.
@@ -222,14 +248,21 @@ operation_case mla_attention(draw& with) {
     const uint32_t tokens_per_block = draw_block_size(with);
     const int64_t heads = with.between(1, 5), nope = 8 * with.between(1, 4);
     const int64_t rope = with.between(1, 20), rank = 8 * with.between(1, 8);
-    return mla_attention_of(with,
-                            {tokens_per_block, heads, nope, rope, rank, 8 * with.between(1, 4)});
+    return mla_attention_of(
+        with, {tokens_per_block, heads, nope, rope, rank, 8 * with.between(1, 4), with.type});
 }
 
 // DeepSeek-V2-Lite's, once with all heads.
-operation_case mla_attention_of_models(draw& with) {
+operation_case mla_attention_of_models_in(draw& with, sluice_element_type cache_type) {
     const int64_t heads = with.number == 0 ? 16 : with.between(1, 3);
-    return mla_attention_of(with, {long_block / 2, heads, 128, 64, 512, 128});
+    return mla_attention_of(with, {long_block / 2, heads, 128, 64, 512, 128, cache_type});
+}
+
+operation_case mla_attention_of_models(draw& with) {
+    return mla_attention_of_models_in(with, with.type);
+}
+operation_case mla_attention_int8(draw& with) {
+    return mla_attention_of_models_in(with, SLUICE_I8);
 }
 
 } // namespace
@@ -237,10 +270,15 @@ operation_case mla_attention_of_models(draw& with) {
 std::vector<generator> attention_generators() {
     return {
         {SLUICE_OP_KV_WRITE, "kv_write and kv_gather", false, true, kv_write},
+        {SLUICE_OP_KV_WRITE, "kv_write and kv_gather in int8", false, true, kv_write_int8,
+         SLUICE_I8},
         {SLUICE_OP_ATTENTION, "attention", false, true, attention},
         {SLUICE_OP_ATTENTION, "attention of models", false, true, attention_of_models},
+        {SLUICE_OP_ATTENTION, "attention of an int8 cache", false, true, attention_int8, SLUICE_I8},
         {SLUICE_OP_MLA_ATTENTION, "mla_attention", true, true, mla_attention},
-        {SLUICE_OP_MLA_ATTENTION, "mla_attention of models", false, true, mla_attention_of_models}};
+        {SLUICE_OP_MLA_ATTENTION, "mla_attention of models", false, true, mla_attention_of_models},
+        {SLUICE_OP_MLA_ATTENTION, "mla_attention of an int8 cache", false, true, mla_attention_int8,
+         SLUICE_I8}};
 }
 
 } // namespace sluice::checker

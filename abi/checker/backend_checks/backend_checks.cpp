@@ -14,11 +14,19 @@
 
 namespace sluice::checker {
 
-bool has_activations(plugin_instance& plugin, sluice_element_type type) {
+namespace {
+
+sluice_backend_properties properties_of(plugin_instance& plugin) {
     auto properties = SLUICE_INIT(sluice_backend_properties);
     plugin_call call = plugin.call("properties");
     call = plugin.backend().properties(plugin.handle(), &properties, call.error());
-    return (properties.activation_types >> type & 1U) != 0;
+    return properties;
+}
+
+} // namespace
+
+bool has_activations(plugin_instance& plugin, sluice_element_type type) {
+    return (properties_of(plugin).activation_types >> type & 1U) != 0;
 }
 
 operation_case draw_case(context& with, const generator& of, const case_kind& kind,
@@ -121,6 +129,9 @@ bool check_case(context& with, const generator& of, const case_kind& kind, uint3
 std::string check_operation(context& with, const generator& of, const case_kind& kind) {
     if (!has_activations(with.plugin(), kind.type))
         skip_check("{} is none of its types of activations", element_type_name(kind.type));
+    if (of.cache_type != SLUICE_ELEMENT_UNKNOWN
+        && (properties_of(with.plugin()).cache_types >> of.cache_type & 1U) == 0)
+        skip_check("it keeps no caches in {}", element_type_name(of.cache_type));
     const named_format& format = weight_format_named(kind.format);
     uint32_t refused = 0;
     std::string reason;

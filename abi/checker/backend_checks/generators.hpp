@@ -31,6 +31,8 @@ struct generator {
     bool uses_weight_format; // worth running with every format
     bool uses_type;          // worth running with every type of activations
     std::function<operation_case(draw&)> make;
+    // Of caches that not every backend has: SLUICE_I8.
+    sluice_element_type cache_type = SLUICE_ELEMENT_UNKNOWN;
 };
 
 std::vector<generator> dense_generators();

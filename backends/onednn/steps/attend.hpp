@@ -15,6 +15,8 @@ namespace sluice::onednn {
 // A run's keys, values and scores stay in a second-level cache together with a tile's rows.
 inline constexpr int64_t places_per_run = 128;
 inline constexpr int64_t rows_per_tile = 128;
+// Places that are packed together.
+inline constexpr int64_t places_per_pack = 16;
 
 // Which places of a sequence are seen from where, and how scores become weights.
 struct mask {
@@ -58,7 +60,18 @@ struct cached_sequence {
 };
 
 inline kernels::cached_type cached_type_of(sluice_element_type type) {
+    if (type == SLUICE_I8) return kernels::cached_type::int8;
     return type == SLUICE_BF16 ? kernels::cached_type::bfloat16 : kernels::cached_type::float32;
+}
+
+// What keys and values of a state are multiplied in. bfloat16 takes even widths of keys.
+inline kernels::weight_storage storage_for(const sluice_state& state,
+                                           sluice_element_type activations, bool is_even) {
+    bool is_wide = !is_even;
+    for (uint32_t part = 0; part < state.part_count; ++part)
+        is_wide |= (state.part_type[part] == SLUICE_I8 ? activations : state.part_type[part])
+                   == SLUICE_F32;
+    return is_wide ? kernels::weight_storage::float32 : kernels::weight_storage::bfloat16;
 }
 
 inline constexpr kernels::score_sum nothing_seen{-std::numeric_limits<float>::infinity(), 0};
@@ -143,27 +156,34 @@ class tile_attention {
         std::fill_n(seen_, rows, nothing_seen);
     }
 
-    // Elements [first, first + width) of the keys, and the values, of a run's places into
-    // run [run_bytes()].
-    void pack_keys(const kernels::cached_vectors& keys, int64_t count, int64_t first, int64_t width,
-                   std::byte* run) const {
-        choice_->attend.pack_keys(keys, count, width, keys_, first, run);
+    // Elements [first, first + width) of the keys or the values of a run's places from `place`, a
+    // multiple of places_per_pack, into run [run_bytes()].
+    void pack_keys(const kernels::cached_vectors& keys, int64_t place, int64_t count, int64_t first,
+                   int64_t width, std::byte* run) const {
+        choice_->attend.pack_keys(keys, place, count, width, keys_, first, run);
     }
-    void pack_values(const kernels::cached_vectors& values, int64_t count, std::byte* run) const {
-        choice_->attend.pack_values(values, count, value_width_, value_layout(count),
+    // run_count: of the whole run.
+    void pack_values(const kernels::cached_vectors& values, int64_t place, int64_t count,
+                     int64_t run_count, int64_t first, int64_t width, std::byte* run) const {
+        choice_->attend.pack_values(values, place, count, width, value_layout(run_count), first,
                                     run + key_bytes());
     }
 
-    // Attends to `count` places; seen(row) is the place_range of the run that a row sees.
+    // Attends to `count` places; seen(row) is the place_range of the run that a row sees. Where
+    // keys and values were packed as whole numbers, their scales [count] are given.
     template <typename Seen>
-    void attend(const std::byte* run, int64_t count, const mask& m, Seen&& seen) {
+    void attend(const std::byte* run, int64_t count, const mask& m, Seen&& seen,
+                const float* key_scales = nullptr, const float* value_scales = nullptr) {
         const int64_t blocks = (count + kernels::block_width - 1) / kernels::block_width;
         set_->multiply({keys_, run}, {query_layout_, queries_}, 0, blocks, scores_, places_per_run,
                        false, kernel_scratch_);
         const auto values = value_layout(count);
-        for (int64_t row = 0; row < rows_; ++row)
-            soften(*choice_, m, scores_ + row * places_per_run, seen(row), values.k, seen_[row],
-                   sum(row), value_width_);
+        for (int64_t row = 0; row < rows_; ++row) {
+            float* scores = scores_ + row * places_per_run;
+            if (key_scales != nullptr) choice_->attend.multiply(key_scales, count, scores);
+            soften(*choice_, m, scores, seen(row), values.k, seen_[row], sum(row), value_width_);
+            if (value_scales != nullptr) choice_->attend.multiply(value_scales, count, scores);
+        }
         const auto layout = set_->rows_layout(storage_, rows_, values.k);
         set_->pack_rows(layout, {scores_, kernels::float_type::float32, places_per_run, nullptr}, 0,
                         layout.tile_count, weights_);
@@ -176,8 +196,7 @@ class tile_attention {
 
   private:
     kernels::packed_layout value_layout(int64_t count) const {
-        const int64_t k =
-            (count + kernels::block_width - 1) / kernels::block_width * kernels::block_width;
+        const int64_t k = (count + places_per_pack - 1) / places_per_pack * places_per_pack;
         return kernels::make_packed_layout(storage_, value_width_, k);
     }
     int64_t key_bytes() const { return aligned(keys_.total_bytes); }

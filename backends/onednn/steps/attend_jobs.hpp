@@ -13,6 +13,7 @@ struct attention_job {
     place_range places;
     int64_t part_count = 1;
     int64_t places_per_part = 0;
+    int64_t heads_per_unit = 1;
     int64_t unit_begin = 0;    // units of all jobs before
     int64_t partial_begin = 0; // partial rows of all jobs before
 
@@ -32,7 +33,7 @@ class attention_jobs {
     static int64_t bytes(int64_t count_max) {
         return aligned(count_max * static_cast<int64_t>(sizeof(attention_job)));
     }
-    // Rows of results that cut jobs can leave, of `tile_rows` at most in each unit.
+    // Results that cut jobs can leave, where a unit has up to `tile_rows` of them.
     static int64_t partial_rows_max(int64_t tile_rows) { return 2 * units_wanted * tile_rows; }
 
     void clear(std::byte* memory) {
@@ -41,26 +42,32 @@ class attention_jobs {
     }
     void add(const attention_job& job) { jobs_[count_++] = job; }
 
-    // Cuts the jobs where there are few, then numbers units and partial rows. A job has a unit for
-    // each part and key head, and `rows_per_row` tile rows for each row and key head.
-    void cut(int64_t heads, int64_t rows_per_row) {
-        const int64_t parts_wanted =
-            count_ == 0 ? 1 : (units_wanted + count_ * heads - 1) / (count_ * heads);
-        int64_t unit = 0;
+    // Cuts the jobs where there are few, then numbers units and partial rows. A job has
+    // `row_factor` tile rows for each row and key head; of so many rows a unit may have
+    // heads_together(rows) key heads. Jobs are cut by places first, so that a unit reads those
+    // heads of a place at once.
+    template <typename HeadsTogether>
+    void cut(int64_t heads, int64_t row_factor, HeadsTogether&& heads_together) {
+        unit_count_ = 0;
         int64_t partial = 0;
         for (int64_t i = 0; i < count_; ++i) {
             auto& job = jobs_[i];
+            const int64_t rows = (job.row_end - job.row_begin) * row_factor;
+            const int64_t groups_least = groups_of(heads, heads_together(rows));
+            const int64_t parts_wanted = wanted_for(count_ * groups_least);
             const int64_t places = std::max<int64_t>(job.places.end - job.places.begin, 1);
             const int64_t runs = (places + places_per_run - 1) / places_per_run;
             job.places_per_part = (runs + parts_wanted - 1) / parts_wanted * places_per_run;
             job.part_count = (places + job.places_per_part - 1) / job.places_per_part;
-            job.unit_begin = unit;
+            // Not more than needed: heads of a place that are read together lie together.
+            const int64_t groups =
+                std::clamp(units_wanted / (count_ * job.part_count), groups_least, heads);
+            job.heads_per_unit = groups_of(heads, groups);
+            job.unit_begin = unit_count_;
             job.partial_begin = partial;
-            unit += job.part_count * heads;
-            if (job.part_count > 1)
-                partial += job.part_count * heads * (job.row_end - job.row_begin) * rows_per_row;
+            unit_count_ += job.part_count * groups_of(heads, job.heads_per_unit);
+            if (job.part_count > 1) partial += job.part_count * heads * rows;
         }
-        unit_count_ = unit;
     }
 
     int64_t count() const { return count_; }
@@ -74,6 +81,10 @@ class attention_jobs {
     }
 
   private:
+    static int64_t groups_of(int64_t count, int64_t each) { return (count + each - 1) / each; }
+    // Into how many a thing is cut of which there are `count`.
+    static int64_t wanted_for(int64_t count) { return (units_wanted + count - 1) / count; }
+
     attention_job* jobs_ = nullptr;
     int64_t count_ = 0;
     int64_t unit_count_ = 0;

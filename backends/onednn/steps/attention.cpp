@@ -3,12 +3,22 @@
 #include "attend_jobs.hpp"
 #include "vector_operand.hpp"
 
+#include <array>
+#include <span>
+
 namespace sluice::onednn {
 
 namespace {
 
 // Up to so many rows of a key head, packing costs more than it saves.
 constexpr int64_t streamed_rows_max = 4;
+// Places that all heads of a unit read before the next ones.
+constexpr int64_t streamed_places = 8;
+// Up to so many rows a unit packs several key heads before it attends, likewise, as long as their
+// runs stay in a second-level cache.
+constexpr int64_t joint_rows_max = 16;
+constexpr int64_t joint_heads_max = 8;
+constexpr int64_t joint_bytes_max = 512 * 1024;
 
 class attention_step final : public step {
   public:
@@ -26,22 +36,23 @@ class attention_step final : public step {
         mask_ = {attributes_.scale, attributes_.softcap, attributes_.window};
         rows_per_job_ = std::max<int64_t>(rows_per_tile / group_, 1);
         jobs_max_ = q.shape[0] / rows_per_job_ + owner.at(operation.inputs[4]).shape[0] + 1;
-        const bool is_wide = state_.part_type[0] == SLUICE_F32 || state_.part_type[1] == SLUICE_F32
-                             || key_width_ % 2 != 0;
-        tile_ = tile_attention(choice_, choice_.of(q.type),
-                               is_wide ? kernels::weight_storage::float32
-                                       : kernels::weight_storage::bfloat16,
-                               key_width_, value_width_);
+        const auto storage = storage_for(state_, q.type, key_width_ % 2 == 0);
+        tile_ = tile_attention(choice_, choice_.of(q.type), storage, key_width_, value_width_);
+        joint_heads_ = std::clamp<int64_t>(joint_bytes_max / tile_.run_bytes(), 1,
+                                           std::min(joint_heads_max, kv_heads_));
         partial_ = partial_rows(value_width_);
     }
 
     scratch_size scratch() const override {
-        const int64_t streamed = aligned((key_width_ + value_width_ + places_per_run + 64) * 4);
-        const int64_t tiled = aligned(tile_rows_max() * 4) + aligned(tile_.run_bytes())
-                              + tile_.scratch_bytes(tile_rows_max());
-        return {partial_.bytes(attention_jobs::partial_rows_max(tile_rows_max())),
-                attention_jobs::bytes(jobs_max_) + aligned(places_per_run * 4)
-                    + std::max(streamed, tiled)};
+        const int64_t streamed =
+            (streamed_rows_max * kv_heads_ + 1) * streamed_row::floats(*this) * 4;
+        const int64_t tiled =
+            std::max(tile_bytes(tile_rows_max(), 1), tile_bytes(joint_rows_max, joint_heads_));
+        return {
+            partial_.bytes(attention_jobs::partial_rows_max(std::max(
+                {tile_rows_max(), streamed_rows_max * kv_heads_, joint_rows_max * joint_heads_}))),
+            attention_jobs::bytes(jobs_max_) + aligned(places_per_run * 4)
+                + std::max(streamed, tiled)};
     }
 
     void run(const plugin::worker& self) override {
@@ -77,12 +88,14 @@ class attention_step final : public step {
         const int64_t end = std::max<int64_t>(std::min(position + 1, s.length), 0);
         return {std::min(mask_.begin(position), end), end};
     }
-    // The vectors of one key head.
+    // The vectors of one key head. Of whole numbers each is one group.
     kernels::cached_vectors cached(uint32_t part, int64_t kv_head, const int32_t* slots) const {
-        const auto bytes = static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+        const std::byte* first = owner_.cache().part(state_number_, part);
         const int64_t width = part == 0 ? key_width_ : value_width_;
-        return {owner_.cache().part(state_number_, part) + kv_head * width * bytes,
-                cached_type_of(state_.part_type[part]), kv_heads_ * width * bytes, slots};
+        const auto bytes = static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+        return {first + kv_head * width * bytes, cached_type_of(state_.part_type[part]),
+                static_cast<int64_t>(plugin::host_cache::token_bytes(state_, part)), slots,
+                first + kv_heads_ * width * bytes + kv_head * 4};
     }
 
     // The jobs of a sequence that see the most come first.
@@ -100,18 +113,24 @@ class attention_step final : public step {
                 end = begin;
             }
         }
-        jobs.cut(kv_heads_, group_);
+        jobs.cut(kv_heads_, group_, [&](int64_t rows) {
+            return rows <= streamed_rows_max ? kv_heads_
+                   : rows <= joint_rows_max  ? joint_heads_
+                                             : 1;
+        });
     }
 
     void run_unit(const plugin::worker& self, const attention_job& job, int64_t number,
                   const partial_rows& partial) const {
-        const int64_t kv_head = (number - job.unit_begin) % kv_heads_;
-        const int64_t part = (number - job.unit_begin) / kv_heads_;
+        const int64_t groups = (kv_heads_ + job.heads_per_unit - 1) / job.heads_per_unit;
+        const int64_t part = (number - job.unit_begin) / groups;
+        const int64_t head_begin = (number - job.unit_begin) % groups * job.heads_per_unit;
+        const int64_t head_end = std::min(head_begin + job.heads_per_unit, kv_heads_);
         const int64_t rows = (job.row_end - job.row_begin) * group_;
         if (rows <= streamed_rows_max)
-            run_streamed(self, job, kv_head, part, partial);
+            run_streamed(self, job, head_begin, head_end, part, partial);
         else
-            run_tiled(self, job, kv_head, part, partial);
+            run_tiled(self, job, head_begin, head_end, part, partial);
     }
 
     // A row of a tile, counted from the job's first: by row of the batch, then by head of the
@@ -146,62 +165,188 @@ class attention_step final : public step {
                                           + attention_jobs::bytes(jobs_max_));
     }
 
-    void run_streamed(const plugin::worker& self, const attention_job& job, int64_t kv_head,
-                      int64_t part, const partial_rows& partial) const {
-        int32_t* slots = slots_of(self);
-        auto* query = reinterpret_cast<float*>(slots + places_per_run);
-        float* scores = query + (key_width_ + 15) / 16 * 16;
-        float* sum = scores + places_per_run;
-        const auto s = sequence(job.sequence);
-        const auto keys = cached(0, kv_head, slots);
-        const auto values = cached(1, kv_head, slots);
-        const auto range = job.part(part);
-        const auto& q = owner_.at(operation_.inputs[0]);
-        for (int64_t row = 0; row < (job.row_end - job.row_begin) * group_; ++row) {
-            const auto seen = seen_of(job.row_begin + row / group_, s);
-            const float* x = read_floats(
-                choice_.rows, q, output_row(job, kv_head, row) * key_width_, key_width_, query);
-            kernels::score_sum so_far = nothing_seen;
-            std::fill_n(sum, value_width_, 0.0f);
-            for (int64_t first = range.begin; first < range.end; first += places_per_run) {
-                const int64_t count = std::min(places_per_run, range.end - first);
-                s.slots(first, count, slots);
-                choice_.attend.dot_each(x, keys, count, key_width_, scores);
-                soften(choice_, mask_, scores, seen.within(first, count), count, so_far, sum,
-                       value_width_);
-                choice_.attend.add_each(scores, values, count, value_width_, sum);
-            }
-            finish(job, kv_head, part, row, so_far, sum, partial);
-        }
-    }
+    // What a unit keeps for a row of one head that streams.
+    struct streamed_row {
+        float* query;  // [key_width], arranged
+        float* sum;    // [value_width], arranged
+        float* scores; // [places_per_run]
+        kernels::score_sum* seen;
 
-    void run_tiled(const plugin::worker& self, const attention_job& job, int64_t kv_head,
-                   int64_t part, const partial_rows& partial) const {
+        static int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
+        static int64_t floats(const attention_step& step) {
+            return padded(step.key_width_) + padded(step.value_width_) + places_per_run + 16;
+        }
+        streamed_row(const attention_step& step, float* memory, int64_t number)
+            : query(memory + number * floats(step)), sum(query + padded(step.key_width_)),
+              scores(sum + padded(step.value_width_)),
+              seen(reinterpret_cast<kernels::score_sum*>(scores + places_per_run)) {}
+    };
+
+    // The heads of a few places lie together in the cache, so all heads read those before the next
+    // few: memory is read nearly in order.
+    void run_streamed(const plugin::worker& self, const attention_job& job, int64_t head_begin,
+                      int64_t head_end, int64_t part, const partial_rows& partial) const {
         int32_t* slots = slots_of(self);
-        int32_t* index = slots + places_per_run;
-        auto* run = reinterpret_cast<std::byte*>(index) + aligned(tile_rows_max() * 4);
+        auto* room = reinterpret_cast<float*>(slots + places_per_run);
+        float* memory = room + streamed_row::padded(std::max(key_width_, value_width_));
         const int64_t rows = (job.row_end - job.row_begin) * group_;
-        for (int64_t row = 0; row < rows; ++row)
-            index[row] = static_cast<int32_t>(output_row(job, kv_head, row));
-        const auto& q = owner_.at(operation_.inputs[0]);
-        tile_attention tile = tile_;
-        tile.begin(run + aligned(tile_.run_bytes()),
-                   {q.data, float_type_of(q.type), key_width_, index}, rows);
+        const int64_t all_rows = (head_end - head_begin) * rows;
+        for (int64_t i = 0; i < all_rows; ++i) {
+            const streamed_row r(*this, memory, i);
+            const float* query = read_floats(
+                choice_.rows, owner_.at(operation_.inputs[0]),
+                output_row(job, head_begin + i / rows, i % rows) * key_width_, key_width_, room);
+            choice_.attend.arrange(cached_type_of(state_.part_type[0]), query, key_width_, r.query);
+            std::fill_n(r.sum, value_width_, 0.0f);
+            *r.seen = nothing_seen;
+        }
         const auto s = sequence(job.sequence);
-        const auto keys = cached(0, kv_head, slots);
-        const auto values = cached(1, kv_head, slots);
         const auto range = job.part(part);
         for (int64_t first = range.begin; first < range.end; first += places_per_run) {
             const int64_t count = std::min(places_per_run, range.end - first);
             s.slots(first, count, slots);
-            tile.pack_keys(keys, count, 0, key_width_, run);
-            tile.pack_values(values, count, run);
-            tile.attend(run, count, mask_, [&](int64_t row) {
-                return seen_of(job.row_begin + row / group_, s).within(first, count);
-            });
+            for (int64_t j = 0; j < count; j += streamed_places)
+                for (int64_t i = 0; i < all_rows; ++i) {
+                    const streamed_row r(*this, memory, i);
+                    choice_.attend.dot_each(r.query, cached(0, head_begin + i / rows, slots + j),
+                                            std::min(streamed_places, count - j), key_width_,
+                                            r.scores + j);
+                }
+            for (int64_t i = 0; i < all_rows; ++i) {
+                const streamed_row r(*this, memory, i);
+                const auto seen =
+                    seen_of(job.row_begin + i % rows / group_, s).within(first, count);
+                soften(choice_, mask_, r.scores, seen, count, *r.seen, r.sum, value_width_);
+            }
+            for (int64_t j = 0; j < count; j += streamed_places)
+                for (int64_t i = 0; i < all_rows; ++i) {
+                    const streamed_row r(*this, memory, i);
+                    choice_.attend.add_each(
+                        r.scores + j, cached(1, head_begin + i / rows, slots + j),
+                        std::min(streamed_places, count - j), value_width_, r.sum);
+                }
         }
+        for (int64_t i = 0; i < all_rows; ++i) {
+            const streamed_row r(*this, memory, i);
+            choice_.attend.restore(cached_type_of(state_.part_type[1]), r.sum, value_width_, room);
+            finish(job, head_begin + i / rows, part, i % rows, *r.seen, room, partial);
+        }
+    }
+
+    // Whole numbers are packed as they are, which is exact; their scales [count] are for scores and
+    // weights.
+    static void take_scales(const kernels::cached_vectors& v, int64_t count, float* to) {
+        if (v.type != kernels::cached_type::int8) return;
+        for (int64_t j = 0; j < count; ++j)
+            std::memcpy(to + j, v.scales + v.index[j] * v.stride_bytes, sizeof(float));
+    }
+    static kernels::cached_vectors without_scales(kernels::cached_vectors v) {
+        v.scales = nullptr;
+        return v;
+    }
+
+    // Memory of a unit's tiles, for each head: slots of rows, scales, a run, and what a tile needs.
+    int64_t head_bytes(int64_t rows) const {
+        return aligned((rows + 2 * places_per_run) * 4) + aligned(tile_.run_bytes())
+               + tile_.scratch_bytes(rows);
+    }
+    int64_t tile_bytes(int64_t rows, int64_t heads) const {
+        return aligned(places_per_run * 4) + heads * head_bytes(rows);
+    }
+    struct tiled_head {
+        int64_t number = 0;
+        float* scales = nullptr; // of keys, then of values: [2, places_per_run]
+        std::byte* run = nullptr;
+        tile_attention tile;
+    };
+
+    void run_tiled(const plugin::worker& self, const attention_job& job, int64_t head_begin,
+                   int64_t head_end, int64_t part, const partial_rows& partial) const {
+        int32_t* slots = slots_of(self);
+        int32_t* slots_next = slots + places_per_run;
+        auto* memory = reinterpret_cast<std::byte*>(slots_next) + aligned(places_per_run * 4);
+        const int64_t rows = (job.row_end - job.row_begin) * group_;
+        std::array<tiled_head, joint_heads_max> heads;
+        const auto used = std::span(heads).first(static_cast<size_t>(head_end - head_begin));
+        for (size_t i = 0; i < used.size(); ++i)
+            begin(used[i], job, head_begin + static_cast<int64_t>(i),
+                  memory + static_cast<int64_t>(i) * head_bytes(rows));
+        const auto s = sequence(job.sequence);
+        const auto range = job.part(part);
+        const auto count_at = [&](int64_t first) {
+            return std::clamp<int64_t>(range.end - first, 0, places_per_run);
+        };
+        s.slots(range.begin, count_at(range.begin), slots);
+        for (int64_t first = range.begin; first < range.end; first += places_per_run) {
+            const int64_t count = count_at(first);
+            const int64_t count_next = count_at(first + places_per_run);
+            s.slots(first + places_per_run, count_next, slots_next);
+            pack(used, slots, count);
+            for (auto& head : used) {
+                const auto seen = [&](int64_t row) {
+                    fetch(head.number, slots_next, row * count_next / rows,
+                          (row + 1) * count_next / rows);
+                    return seen_of(job.row_begin + row / group_, s).within(first, count);
+                };
+                head.tile.attend(head.run, count, mask_, seen,
+                                 state_.part_type[0] == SLUICE_I8 ? head.scales : nullptr,
+                                 state_.part_type[1] == SLUICE_I8 ? head.scales + places_per_run
+                                                                  : nullptr);
+            }
+            std::swap(slots, slots_next);
+        }
+        for (const auto& head : used)
+            for (int64_t row = 0; row < rows; ++row)
+                finish(job, head.number, part, row, head.tile.seen(row), head.tile.sum(row),
+                       partial);
+    }
+
+    void begin(tiled_head& head, const attention_job& job, int64_t number,
+               std::byte* memory) const {
+        const int64_t rows = (job.row_end - job.row_begin) * group_;
+        auto* index = reinterpret_cast<int32_t*>(memory);
         for (int64_t row = 0; row < rows; ++row)
-            finish(job, kv_head, part, row, tile.seen(row), tile.sum(row), partial);
+            index[row] = static_cast<int32_t>(output_row(job, number, row));
+        head.number = number;
+        head.scales = reinterpret_cast<float*>(index + rows);
+        head.run = memory + aligned((rows + 2 * places_per_run) * 4);
+        head.tile = tile_;
+        const auto& q = owner_.at(operation_.inputs[0]);
+        head.tile.begin(head.run + aligned(tile_.run_bytes()),
+                        {q.data, float_type_of(q.type), key_width_, index}, rows);
+    }
+
+    // The heads of a few places before the next ones: see run_streamed.
+    void pack(std::span<const tiled_head> heads, const int32_t* slots, int64_t count) const {
+        for (int64_t place = 0; place < count; place += places_per_pack)
+            for (const auto& head : heads) {
+                const int64_t packed = std::min(places_per_pack, count - place);
+                const auto keys = cached(0, head.number, slots + place);
+                take_scales(keys, packed, head.scales + place);
+                head.tile.pack_keys(without_scales(keys), place, packed, 0, key_width_, head.run);
+            }
+        for (int64_t place = 0; place < count; place += places_per_pack)
+            for (const auto& head : heads) {
+                const int64_t packed = std::min(places_per_pack, count - place);
+                const auto values = cached(1, head.number, slots + place);
+                take_scales(values, packed, head.scales + places_per_run + place);
+                head.tile.pack_values(without_scales(values), place, packed, count, 0, value_width_,
+                                      head.run);
+            }
+    }
+
+    // Asks for a head's keys and values of the slots: they lie far apart, so that the processor
+    // foresees nothing.
+    void fetch(int64_t head, const int32_t* slots, int64_t begin, int64_t end) const {
+        for (const uint32_t part : {0u, 1u}) {
+            const auto vectors = cached(part, head, slots);
+            const auto bytes =
+                (part == 0 ? key_width_ : value_width_)
+                * static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+            for (int64_t j = begin; j < end; ++j)
+                for (int64_t at = 0; at < bytes; at += 64)
+                    __builtin_prefetch(vectors.data + slots[j] * vectors.stride_bytes + at, 0, 2);
+        }
     }
 
     void merge_parts(const plugin::worker& self, const attention_jobs& jobs,
@@ -247,16 +392,37 @@ class attention_step final : public step {
     int64_t value_width_ = 0;
     int64_t rows_per_job_ = 1;
     int64_t jobs_max_ = 0;
+    int64_t joint_heads_ = 1;
     mask mask_;
     tile_attention tile_;
     partial_rows partial_;
     work_counter counter_;
 };
 
+// Throws where no kernel reads such a cache.
+void check_cached_part(const plugin::operation& operation, const sluice_state& state,
+                       uint32_t part) {
+    if (is_fast_type(state.part_type[part])) return;
+    if (state.part_type[part] != SLUICE_I8)
+        plugin::fail(SLUICE_UNSUPPORTED, "caches must be kept in float32, bfloat16 or int8");
+    const uint32_t group = state.part_group[part];
+    const uint32_t width = state.part_width[part];
+    if (operation.kind == SLUICE_OP_MLA_ATTENTION) {
+        if (group % kernels::block_width != 0 && group != width)
+            plugin::fail(SLUICE_UNSUPPORTED, "groups of a latent must be of a multiple of ",
+                         kernels::block_width, " elements, or the whole of it; found ", group);
+        return;
+    }
+    const uint32_t heads = operation.as<sluice_attention_attributes>().kv_heads;
+    if (group * heads != width)
+        plugin::fail(SLUICE_UNSUPPORTED, "each of ", heads, " heads must be one group; found ",
+                     width, " elements in groups of ", group);
+}
+
 } // namespace
 
 bool claims_attention(const plugin::operation& operation, const value_reader& values,
-                      claimed& verdict) {
+                      const state_reader& states, claimed& verdict) {
     if (operation.kind != SLUICE_OP_ATTENTION && operation.kind != SLUICE_OP_MLA_ATTENTION)
         return false;
     const bool is_mla = operation.kind == SLUICE_OP_MLA_ATTENTION;
@@ -274,6 +440,9 @@ bool claims_attention(const plugin::operation& operation, const value_reader& va
             plugin::fail(SLUICE_UNSUPPORTED, "operand ", first + i,
                          " must be the batch's own input");
     }
+    const auto state = states(values(operation.inputs[is_mla ? 2 : 1]).state);
+    for (uint32_t part = 0; part < state.part_count; ++part)
+        check_cached_part(operation, state, part);
     verdict.kernel = is_mla ? "mla_attention, absorbed for few rows, expanded for many"
                             : "attention, streamed for few rows, in packed tiles for more";
     return true;

@@ -76,10 +76,8 @@ class mla_attention_step final : public step {
     };
 
     void make_products(sluice_element_type activations) {
-        const bool is_wide = state_.part_type[0] == SLUICE_F32 || state_.part_type[1] == SLUICE_F32
-                             || latent_ % 2 != 0 || nope_ % 2 != 0 || rope_ % 2 != 0;
-        const auto storage =
-            is_wide ? kernels::weight_storage::float32 : kernels::weight_storage::bfloat16;
+        const bool is_even = latent_ % 2 == 0 && nope_ % 2 == 0 && rope_ % 2 == 0;
+        const auto storage = storage_for(state_, activations, is_even);
         const auto& set = choice_.of(activations);
         expanded_ = tile_attention(choice_, set, storage, nope_ + rope_, value_width_);
         absorbed_ = tile_attention(choice_, set, storage, latent_ + rope_, latent_);
@@ -104,10 +102,12 @@ class mla_attention_step final : public step {
     int64_t run_rows_bytes() const { // of a run's latents, packed as rows
         return std::max(expand_key_.packed_bytes(), expand_value_.packed_bytes());
     }
+    int64_t vectors_bytes() const { // of a run, in float32
+        return aligned(places_per_run * std::max({nope_, value_width_, latent_}) * 4);
+    }
     int64_t expanded_bytes() const {
         const int64_t runs = (owner_.context_max() + places_per_run - 1) / places_per_run;
-        return aligned(places_per_run * 4) + run_rows_bytes()
-               + aligned(places_per_run * std::max(nope_, value_width_) * 4)
+        return aligned(places_per_run * 4) + run_rows_bytes() + vectors_bytes()
                + aligned(rows_per_tile * (nope_ + rope_) * 4)
                + runs * aligned(expanded_.run_bytes()) + expanded_.scratch_bytes(rows_per_tile);
     }
@@ -132,14 +132,26 @@ class mla_attention_step final : public step {
         const int64_t position = owner_.at(operation_.inputs[5]).as<int32_t>()[row];
         return {0, std::max<int64_t>(std::min(position + 1, s.length), 0)};
     }
-    kernels::cached_vectors cached(uint32_t part, const int32_t* slots) const {
-        const auto bytes = static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
-        return {owner_.cache().part(state_number_, part), cached_type_of(state_.part_type[part]),
-                (part == 0 ? latent_ : rope_) * bytes, slots};
-    }
-    void put_floats(const plugin::tensor& from, int64_t begin, int64_t count, float* to) const {
-        const float* read = read_floats(choice_.rows, from, begin, count, to);
-        if (read != to) std::copy_n(read, count, to);
+    // A group of elements of a part: all where it has floats.
+    struct cached_group {
+        int64_t first = 0;
+        int64_t width = 0;
+        kernels::cached_vectors vectors;
+    };
+    template <typename Visit>
+    void each_group(uint32_t part, const int32_t* slots, Visit&& visit) const {
+        const std::byte* data = owner_.cache().part(state_number_, part);
+        const auto type = cached_type_of(state_.part_type[part]);
+        const auto bytes = static_cast<int64_t>(plugin::host_cache::token_bytes(state_, part));
+        const int64_t width = state_.part_width[part];
+        if (state_.part_type[part] != SLUICE_I8)
+            return visit(cached_group{0, width, {data, type, bytes, slots, nullptr}});
+        const int64_t group = state_.part_group[part];
+        for (int64_t first = 0; first < width; first += group)
+            visit(
+                cached_group{first,
+                             group,
+                             {data + first, type, bytes, slots, data + width + first / group * 4}});
     }
 
     // For each row the absorbed form multiplies with more numbers at each place; the expanded one
@@ -170,7 +182,7 @@ class mla_attention_step final : public step {
             while (row < end) {
                 const int64_t count = std::min(rows_per_job_, end - row);
                 if (to.row_count + count > rows_per_slice_) {
-                    to.jobs.cut(1, heads_);
+                    to.jobs.cut(1, heads_, [](int64_t) { return int64_t{1}; });
                     return true;
                 }
                 to.jobs.add({sequence_number,
@@ -181,7 +193,7 @@ class mla_attention_step final : public step {
                     to.rows[to.row_count++] = static_cast<int32_t>(row++);
             }
         }
-        to.jobs.cut(1, heads_);
+        to.jobs.cut(1, heads_, [](int64_t) { return int64_t{1}; });
         return to.row_count > 0;
     }
 
@@ -218,7 +230,7 @@ class mla_attention_step final : public step {
         absorb_.multiply(up_key_.transposed(head), layout, packed, 0, absorb_.block_count(),
                          queries, heads_ * width, kernel_scratch);
         for (int64_t m = 0; m < part.row_count; ++m)
-            put_floats(owner_.at(operation_.inputs[1]), index[m] * rope_, rope_,
+            put_floats(choice_.rows, owner_.at(operation_.inputs[1]), index[m] * rope_, rope_,
                        queries + m * heads_ * width + latent_);
     }
 
@@ -239,9 +251,13 @@ class mla_attention_step final : public step {
         for (int64_t first = range.begin; first < range.end; first += places_per_run) {
             const int64_t count = std::min(places_per_run, range.end - first);
             s.slots(first, count, slots);
-            tile.pack_keys(cached(0, slots), count, 0, latent_, run);
-            tile.pack_keys(cached(1, slots), count, latent_, rope_, run);
-            tile.pack_values(cached(0, slots), count, run);
+            each_group(0, slots, [&](const cached_group& g) {
+                tile.pack_keys(g.vectors, 0, count, g.first, g.width, run);
+                tile.pack_values(g.vectors, 0, count, count, g.first, g.width, run);
+            });
+            each_group(1, slots, [&](const cached_group& g) {
+                tile.pack_keys(g.vectors, 0, count, latent_ + g.first, g.width, run);
+            });
             tile.attend(run, count, mask_, [&](int64_t row) {
                 return seen_of(part.rows[job.row_begin + row / heads_], s).within(first, count);
             });
@@ -304,8 +320,9 @@ class mla_attention_step final : public step {
             const int64_t rows = std::min(rows_per_tile, row_end - first_row);
             for (int64_t m = 0; m < rows; ++m) {
                 const int64_t at = (first_row + m) * heads_ + head;
-                put_floats(owner_.at(operation_.inputs[0]), at * nope_, nope_, queries + m * width);
-                put_floats(owner_.at(operation_.inputs[1]), at * rope_, rope_,
+                put_floats(choice_.rows, owner_.at(operation_.inputs[0]), at * nope_, nope_,
+                           queries + m * width);
+                put_floats(choice_.rows, owner_.at(operation_.inputs[1]), at * rope_, rope_,
                            queries + m * width + nope_);
             }
             tile.begin(reinterpret_cast<std::byte*>(queries) + aligned(rows_per_tile * width * 4),
@@ -333,35 +350,43 @@ class mla_attention_step final : public step {
         auto* slots = reinterpret_cast<int32_t*>(kernel_scratch + kernel_bytes());
         std::byte* latent_rows = reinterpret_cast<std::byte*>(slots) + aligned(places_per_run * 4);
         auto* vectors = reinterpret_cast<float*>(latent_rows + run_rows_bytes());
-        std::byte* runs = reinterpret_cast<std::byte*>(vectors)
-                          + aligned(places_per_run * std::max(nope_, value_width_) * 4);
+        std::byte* runs = reinterpret_cast<std::byte*>(vectors) + vectors_bytes();
         std::byte* run = runs;
         for (int64_t first = 0; first < length; first += places_per_run) {
             const int64_t count = std::min(places_per_run, length - first);
             s.slots(first, count, slots);
             expand_with(expand_key_, up_key_.matrix(head), slots, count, latent_rows, vectors,
                         kernel_scratch);
-            expanded_.pack_keys(float_vectors(vectors, nope_), count, 0, nope_, run);
-            expanded_.pack_keys(cached(1, slots), count, nope_, rope_, run);
+            expanded_.pack_keys(float_vectors(vectors, nope_), 0, count, 0, nope_, run);
+            each_group(1, slots, [&](const cached_group& g) {
+                expanded_.pack_keys(g.vectors, 0, count, nope_ + g.first, g.width, run);
+            });
             expand_with(expand_value_, up_value_.matrix(head), slots, count, latent_rows, vectors,
                         kernel_scratch);
-            expanded_.pack_values(float_vectors(vectors, value_width_), count, run);
+            expanded_.pack_values(float_vectors(vectors, value_width_), 0, count, count, 0,
+                                  value_width_, run);
             run += aligned(expanded_.run_bytes());
         }
         return runs;
     }
     static kernels::cached_vectors float_vectors(const float* data, int64_t width) {
         return {reinterpret_cast<const std::byte*>(data), kernels::cached_type::float32, width * 4,
-                nullptr};
+                nullptr, nullptr};
     }
-    // vectors: [count, columns of the product]
+    // vectors: [count, columns of the product]; on the way also [count, latent]
     void expand_with(const product& by, const kernels::packed_matrix_view& weights,
                      const int32_t* slots, int64_t count, std::byte* latent_rows, float* vectors,
                      std::byte* kernel_scratch) const {
-        const auto latents = cached(0, slots);
+        kernels::row_source latents{owner_.cache().part(state_number_, 0),
+                                    float_type_of(state_.part_type[0]), latent_, slots};
+        if (state_.part_type[0] == SLUICE_I8) {
+            each_group(0, slots, [&](const cached_group& g) {
+                choice_.attend.read(g.vectors, count, g.width, vectors + g.first, latent_);
+            });
+            latents = {vectors, kernels::float_type::float32, latent_, nullptr};
+        }
         const auto layout = by.rows_layout(count);
-        by.pack(layout, {latents.data, float_type_of(state_.part_type[0]), latent_, slots}, 0,
-                layout.tile_count, latent_rows, kernel_scratch);
+        by.pack(layout, latents, 0, layout.tile_count, latent_rows, kernel_scratch);
         by.multiply(weights, layout, latent_rows, 0, by.block_count(), vectors, by.weights().n,
                     kernel_scratch);
     }

@@ -231,20 +231,42 @@ class kv_write_step final : public row_step {
         for (uint32_t part = 0; part < state.part_count; ++part) {
             std::byte* cached = owner_.cache().part(number, part);
             const int64_t width = state.part_width[part];
+            const auto bytes = static_cast<int64_t>(plugin::host_cache::token_bytes(state, part));
             const auto& from = in(2 + part);
             for (int64_t t = range.begin; t < range.end; ++t) {
                 const int64_t slot = in(1).as<int32_t>()[t];
                 if (slot < 0 || slot >= slots) continue;
-                write_part(from, t * width, width, cached, slot, state.part_type[part]);
+                std::byte* target = cached + slot * bytes;
+                if (state.part_type[part] == SLUICE_I8)
+                    write_whole(from, t * width, width, state.part_group[part], target,
+                                reinterpret_cast<float*>(owner_.own_scratch(self)));
+                else
+                    write_part(from, t * width, width, state.part_type[part], target);
             }
         }
     }
 
+    scratch_size scratch() const override {
+        int64_t widest = 0;
+        for (uint32_t i = 2; i < operation_.inputs.size(); ++i)
+            widest = std::max(widest, in(i).element_count() / std::max<int64_t>(in(1).shape[0], 1));
+        return {0, aligned(widest * 4)};
+    }
+
   private:
-    void write_part(const plugin::tensor& from, int64_t begin, int64_t width, std::byte* cached,
-                    int64_t slot, sluice_element_type type) const {
+    // Codes, and behind them the scales of their groups.
+    void write_whole(const plugin::tensor& from, int64_t begin, int64_t width, int64_t group,
+                     std::byte* target, float* room) const {
+        const float* x = read_floats(rows_, from, begin, width, room);
+        auto* codes = reinterpret_cast<int8_t*>(target);
+        for (int64_t first = 0; first < width; first += group) {
+            const float scale = owner_.kernels().attend.quantize(x + first, group, codes + first);
+            std::memcpy(target + width + first / group * 4, &scale, sizeof scale);
+        }
+    }
+    void write_part(const plugin::tensor& from, int64_t begin, int64_t width,
+                    sluice_element_type type, std::byte* target) const {
         const auto size = static_cast<int64_t>(plugin::element_bits(type) / 8);
-        std::byte* target = cached + slot * width * size;
         if (from.type == type)
             std::memcpy(target, from.data + begin * size, static_cast<size_t>(width * size));
         else if (type == SLUICE_F32)
@@ -273,9 +295,13 @@ bool all_fast(const plugin::operation& operation, const value_reader& values,
     return true;
 }
 
-bool claims_kv_write(const plugin::operation& operation, const value_reader& values) {
-    for (size_t i = 2; i < operation.inputs.size(); ++i)
-        if (!is_fast_type(values(operation.inputs[i]).type)) return false;
+bool claims_kv_write(const plugin::operation& operation, const value_reader& values,
+                     const state_reader& states) {
+    const auto state = states(values(operation.inputs[0]).state);
+    for (uint32_t part = 0; part < state.part_count; ++part)
+        if (!is_fast_type(values(operation.inputs[2 + part]).type)
+            || !(is_fast_type(state.part_type[part]) || state.part_type[part] == SLUICE_I8))
+            return false;
     return true;
 }
 
@@ -287,7 +313,8 @@ bool claims_binary(const plugin::operation& operation, const value_reader& value
 
 } // namespace
 
-bool claims_rows(const plugin::operation& operation, const value_reader& values, claimed& verdict) {
+bool claims_rows(const plugin::operation& operation, const value_reader& values,
+                 const state_reader& states, claimed& verdict) {
     verdict.kernel = std::string(plugin::operation_name(operation.kind)) + ", vectorised rows";
     switch (operation.kind) {
     case SLUICE_OP_EMBED:
@@ -313,7 +340,7 @@ bool claims_rows(const plugin::operation& operation, const value_reader& values,
                && operation.as<sluice_axis_attributes>().axis + 1 == from.rank;
     }
     case SLUICE_OP_KV_WRITE:
-        return claims_kv_write(operation, values);
+        return claims_kv_write(operation, values, states);
     default:
         return false;
     }

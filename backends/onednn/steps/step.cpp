@@ -25,10 +25,11 @@ class plain_step final : public step {
 
 enum class family { dense, rows, attention, experts, sample, gram, plain };
 
-family family_of(const plugin::operation& operation, const value_reader& values, claimed& verdict) {
+family family_of(const plugin::operation& operation, const value_reader& values,
+                 const state_reader& states, claimed& verdict) {
     if (claims_dense(operation, values, verdict)) return family::dense;
-    if (claims_rows(operation, values, verdict)) return family::rows;
-    if (claims_attention(operation, values, verdict)) return family::attention;
+    if (claims_rows(operation, values, states, verdict)) return family::rows;
+    if (claims_attention(operation, values, states, verdict)) return family::attention;
     if (claims_experts(operation, values, verdict)) return family::experts;
     if (claims_sample(operation, values, verdict)) return family::sample;
     if (claims_gram(operation, values, verdict)) return family::gram;
@@ -57,7 +58,10 @@ claimed claim(const sluice_program& program, const plugin::operation& operation)
     const value_reader values = [&](uint32_t number) {
         return plugin::read_value(program, number);
     };
-    if (family_of(operation, values, verdict) == family::plain)
+    const state_reader states = [&](uint32_t number) {
+        return plugin::read(program.states[number], "sluice_state");
+    };
+    if (family_of(operation, values, states, verdict) == family::plain)
         check_plain_weights(operation, values);
     return verdict;
 }
@@ -86,7 +90,8 @@ bool rounds_rows(const plugin::operation& operation, const value_reader& values,
 std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation) {
     claimed verdict;
     const value_reader values = [&](uint32_t number) { return owner.source().values[number]; };
-    switch (family_of(operation, values, verdict)) {
+    const state_reader states = [&](uint32_t number) { return owner.source().states[number]; };
+    switch (family_of(operation, values, states, verdict)) {
     case family::dense:
         return make_dense(owner, operation);
     case family::rows:

@@ -45,10 +45,12 @@ std::unique_ptr<step> make_step(bound& owner, const plugin::operation& operation
 
 // By file: NULL, or a reason in `refusal`, where the file has no step for it.
 using value_reader = std::function<plugin::value(uint32_t number)>;
+using state_reader = std::function<sluice_state(uint32_t number)>;
 bool claims_dense(const plugin::operation& operation, const value_reader& values, claimed& verdict);
-bool claims_rows(const plugin::operation& operation, const value_reader& values, claimed& verdict);
+bool claims_rows(const plugin::operation& operation, const value_reader& values,
+                 const state_reader& states, claimed& verdict);
 bool claims_attention(const plugin::operation& operation, const value_reader& values,
-                      claimed& verdict);
+                      const state_reader& states, claimed& verdict);
 bool claims_experts(const plugin::operation& operation, const value_reader& values,
                     claimed& verdict);
 bool claims_sample(const plugin::operation& operation, const value_reader& values,
@@ -95,6 +97,13 @@ inline const float* read_floats(const kernels::row_kernels& rows, const plugin::
     if (t.type == SLUICE_F32) return t.as<float>() + begin;
     rows.widen(t.as<uint16_t>() + begin, count, room);
     return room;
+}
+
+// Likewise, always into `to`.
+inline void put_floats(const kernels::row_kernels& rows, const plugin::tensor& t, int64_t begin,
+                       int64_t count, float* to) {
+    const float* read = read_floats(rows, t, begin, count, to);
+    if (read != to) std::copy_n(read, count, to);
 }
 
 inline void write_floats(const kernels::row_kernels& rows, const float* values, int64_t count,

@@ -53,7 +53,8 @@ value_number grouped_attention_block(model_builder& builder, uint32_t layer, val
     const value_number k_turned = turned(builder, layer, k, "k", kv_heads);
 
     const uint32_t kv_width = kv_heads * attention.head_dim;
-    const value_number cache = builder.add_cache(layer, {kv_width, kv_width});
+    const cache_part part{kv_width, attention.head_dim}; // keys, and values likewise
+    const value_number cache = builder.add_cache(layer, std::array{part, part});
     const value_number written =
         build.kv_write(layer_value(layer, "cache_written"), cache, std::array{k_turned, v});
 

@@ -7,6 +7,8 @@ namespace {
 // The norms of the low-rank vectors have an epsilon of their own in the reference implementations,
 // which config.json does not say.
 constexpr float low_rank_epsilon = 1e-6f;
+// Elements of a latent that share a scale in a cache of whole numbers.
+constexpr uint32_t latent_group = 128;
 
 struct query {
     value_number nope; // f [T, H, n]
@@ -66,7 +68,10 @@ value_number write_cache(model_builder& builder, uint32_t layer, value_number x)
     const value_number turned =
         build.rope(layer_value(layer, "k_pe_rope"), one_head,
                    build.batch_input(SLUICE_INPUT_POSITION), builder.config.rope);
-    const value_number cache = builder.add_cache(layer, {mla.kv_lora_rank, mla.rope_head_dim});
+    const uint32_t group = mla.kv_lora_rank % latent_group == 0 ? latent_group : mla.kv_lora_rank;
+    const value_number cache =
+        builder.add_cache(layer, std::array{cache_part{mla.kv_lora_rank, group},
+                                            cache_part{mla.rope_head_dim, mla.rope_head_dim}});
     return build.kv_write(layer_value(layer, "cache_written"), cache, std::array{normed, turned});
 }
 

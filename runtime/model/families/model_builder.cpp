@@ -98,7 +98,7 @@ value_number model_builder::norm(const std::string& name, value_number x, const 
         .normed;
 }
 
-value_number model_builder::add_cache(uint32_t layer, std::vector<uint32_t> part_width) {
+value_number model_builder::add_cache(uint32_t layer, std::span<const cache_part> parts) {
     program_state state;
     const uint32_t window = config.layers[layer].window;
     if (window != 0 && options.separate_window_group) {
@@ -108,8 +108,11 @@ value_number model_builder::add_cache(uint32_t layer, std::vector<uint32_t> part
         cache_group_count_ = 2;
     }
     state.tokens_per_block = options.tokens_per_block;
-    state.part_type.assign(part_width.size(), options.cache_type);
-    state.part_width = std::move(part_width);
+    for (const cache_part& part : parts) {
+        state.part_width.push_back(part.width);
+        state.part_type.push_back(options.cache_type);
+        if (options.cache_type == SLUICE_I8) state.part_group.push_back(part.group);
+    }
     state.name = layer_value(layer, "cache");
     return build.state(std::move(state));
 }

@@ -5,7 +5,9 @@
 #include "model/model_program.hpp"
 #include "program/builder.hpp"
 
+#include <array>
 #include <functional>
+#include <span>
 #include <string>
 #include <unordered_set>
 
@@ -15,6 +17,12 @@ namespace sluice {
 std::string layer_module(uint32_t layer, std::string_view module);
 // "layers.3.q" for (3, "q"): how values and operations are named.
 std::string layer_value(uint32_t layer, std::string_view value);
+
+// A vector that a layer's cache keeps for each token.
+struct cache_part {
+    uint32_t width = 0;
+    uint32_t group = 0; // elements that share a scale where the cache is of whole numbers
+};
 
 class model_builder {
   public:
@@ -46,7 +54,7 @@ class model_builder {
                       int64_t width, float epsilon, uint32_t group_width = 0);
 
     // ---- Caches ----
-    value_number add_cache(uint32_t layer, std::vector<uint32_t> part_width);
+    value_number add_cache(uint32_t layer, std::span<const cache_part> parts);
 
     model_program finish(value_number logits);
 

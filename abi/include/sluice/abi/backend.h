@@ -32,6 +32,8 @@ typedef struct sluice_backend_properties {
     uint32_t tokens_per_block; /* preferred size of cache blocks; 0: any */
     /* bit (1 << element type) for each that values of a program may have */
     uint32_t activation_types;
+    /* likewise for each that caches may be kept in beside those, such as I8 */
+    uint32_t cache_types;
 } sluice_backend_properties;
 
 /* The verdict on one operation. */

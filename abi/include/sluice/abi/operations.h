@@ -133,7 +133,10 @@ typedef struct sluice_activation_attributes {
 
 /* P  state, slot i32 [T], part0 f [T, ...], (part1 f [T, ...]), ... -> state
  * Writes each row's parts (flattened to part_width) to its slot, converted to part_type. Slot -1
- * writes nothing. */
+ * writes nothing. In a part of type I8 each group of part_group elements is stored as whole numbers
+ * and a scale, all computed in float32: with m the greatest |x| of the group, scale = m / 127 and
+ * q = x * (127 / m) rounded to nearest, ties to even (all 0 where m is 0); an x that is no finite
+ * number leaves its group without meaning. Whoever reads the cache reads q * scale. */
 #define SLUICE_OP_KV_WRITE 9u
 
 /* P  state, block_table i32 [S, B] -> x f [S, B * tokens_per_block, part_width]

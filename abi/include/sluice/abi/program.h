@@ -88,6 +88,9 @@ typedef struct sluice_state {
     uint32_t part_width[SLUICE_STATE_PARTS_MAX]; /* elements a token */
     sluice_element_type part_type[SLUICE_STATE_PARTS_MAX];
     sluice_text name; /* "layers.3.cache" */
+    /* Of a part of type I8, and of no other: so many neighbouring elements share a scale, which the
+     * cache keeps for each token as well. It divides the width. kv_write says what is stored. */
+    uint32_t part_group[SLUICE_STATE_PARTS_MAX];
 } sluice_state;
 
 /* ---- Operations ---- */

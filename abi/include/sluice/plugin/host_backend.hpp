@@ -29,7 +29,7 @@ class host_buffer final : public sluice_buffer {
 };
 
 // For each part of each state the vectors of all slots: [block_count * tokens_per_block,
-// part_width].
+// part_width]. In a part of whole numbers each vector is followed by its scales, f32 [groups].
 class host_cache final : public sluice_cache {
   public:
     host_cache(const host& owner, std::span<const sluice_state> states,
@@ -45,14 +45,20 @@ class host_cache final : public sluice_cache {
                      " parts and ", state.tokens_per_block, " tokens a block, in a cache of ",
                      block_count_.size(), " groups");
             for (uint32_t part = 0; part < state.part_count; ++part) {
+                check_groups(state, part);
                 parts_.emplace_back(owner, block_bytes(state, part) * block_count_[state.group]);
                 parts_.back().clear();
             }
         }
     }
 
+    // Of a part of whole numbers: how many scales a vector has.
+    static uint32_t group_count(const sluice_state& state, uint32_t part) {
+        return state.part_group[part] == 0 ? 0 : state.part_width[part] / state.part_group[part];
+    }
     static uint64_t token_bytes(const sluice_state& state, uint32_t part) {
-        return bytes_of(state.part_type[part], state.part_width[part]);
+        return bytes_of(state.part_type[part], state.part_width[part])
+               + group_count(state, part) * sizeof(float);
     }
     static uint64_t block_bytes(const sluice_state& state, uint32_t part) {
         return token_bytes(state, part) * state.tokens_per_block;
@@ -90,6 +96,15 @@ class host_cache final : public sluice_cache {
     }
 
   private:
+    static void check_groups(const sluice_state& state, uint32_t part) {
+        const bool is_whole = state.part_type[part] == SLUICE_I8;
+        const uint32_t group = state.part_group[part];
+        if (is_whole ? group == 0 || state.part_width[part] % group != 0 : group != 0)
+            fail(SLUICE_INVALID, "part ", part, " of a state has ", state.part_width[part],
+                 " elements in groups of ", group,
+                 "; groups are of whole numbers (i8), and divide their width");
+    }
+
     std::vector<sluice_state> states_;
     std::vector<uint32_t> block_count_;
     std::vector<memory> parts_;
