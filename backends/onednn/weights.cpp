@@ -52,12 +52,35 @@ kernels::packed_layout layout_of(const sluice_weight_source& source) {
                                                      : kernels::scale_type::float32);
 }
 
-// Transposes are read as floats: codes along the other axis would lose their groups.
-kernels::packed_layout transposed_layout_of(const sluice_weight_source& source) {
-    const auto storage = storage_of(source) == kernels::weight_storage::bfloat16
-                             ? kernels::weight_storage::bfloat16
-                             : kernels::weight_storage::float32;
-    return kernels::make_packed_layout(storage, source.column_count, source.row_count);
+// How a transpose is kept, whose source is laid out so: codes where they fit in a byte without
+// their zero points, and where blocks do not straddle groups of columns; otherwise floats.
+kernels::packed_layout transposed_layout_of(const kernels::packed_layout& layout) {
+    using kernels::weight_storage;
+    const bool fits = layout.storage == weight_storage::int4
+                      || (layout.storage == weight_storage::int8 && !layout.zero_points);
+    const bool is_aligned =
+        layout.group_count <= 1 || layout.group_size % kernels::block_width == 0;
+    if (fits && is_aligned) {
+        const auto storage = layout.zero_points ? weight_storage::int8 : layout.storage;
+        return kernels::make_packed_layout(storage, layout.k, layout.n, layout.n + layout.n % 2,
+                                           false, kernels::scale_type::float16);
+    }
+    return kernels::make_packed_layout(layout.storage == weight_storage::bfloat16
+                                           ? weight_storage::bfloat16
+                                           : weight_storage::float32,
+                                       layout.k, layout.n);
+}
+
+int64_t row_group_of(const kernels::packed_layout& layout,
+                     const kernels::packed_layout& transposed) {
+    return is_quantized(transposed.storage) ? layout.group_size : 0;
+}
+
+uint64_t row_scale_bytes(const kernels::packed_layout& layout,
+                         const kernels::packed_layout& transposed) {
+    return is_quantized(transposed.storage)
+               ? static_cast<uint64_t>(layout.group_count * layout.n) * sizeof(float)
+               : 0;
 }
 
 // Moves codes and zero points to the range that the packed storage keeps, which is unsigned.
@@ -138,9 +161,9 @@ void pack_matrix(const sluice_weight_source& source, const plain::source_rows& r
     kernels::pack_blocks(layout, reader, block_begin, block_end, destination);
 }
 
+// Latent projections are small: read whole, then written by column.
 void pack_transposed(const sluice_weight_source& source, const plain::source_rows& rows,
                      int64_t matrix, const kernels::packed_layout& layout, std::byte* destination) {
-    // Latent projections are small: read whole, then written by column.
     std::vector<float> values(static_cast<size_t>(source.row_count * source.column_count));
     for (int64_t n = 0; n < source.row_count; ++n)
         rows.read(matrix * source.row_count + n, values.data() + n * source.column_count);
@@ -149,6 +172,39 @@ void pack_transposed(const sluice_weight_source& source, const plain::source_row
             out[n] = values[static_cast<size_t>(n * source.column_count + k)];
     };
     kernels::pack_blocks(layout, reader, 0, layout.block_count, destination);
+}
+
+// row_scales: [groups of the source, N]
+void pack_transposed_codes(const sluice_weight_source& source, const plain::source_rows& rows,
+                           int64_t matrix, const kernels::packed_layout& layout,
+                           const kernels::packed_layout& transposed, std::byte* destination,
+                           float* row_scales) {
+    const auto read_codes = code_reader(source, rows, matrix, layout);
+    const int middle = transposed.storage == kernels::weight_storage::int4 ? 8 : 128;
+    const int source_middle = middle_zero(source);
+    const auto groups = static_cast<size_t>(layout.group_count);
+    std::vector<uint8_t> codes(static_cast<size_t>(layout.k));
+    std::vector<float> scales(groups);
+    std::vector<int16_t> zeros(groups);
+    std::vector<uint8_t> columns(static_cast<size_t>(layout.n * layout.k)); // [K, N]
+    for (int64_t n = 0; n < layout.n; ++n) {
+        read_codes(n, codes.data(), scales.data(), layout.zero_points ? zeros.data() : nullptr);
+        for (int64_t g = 0; g < layout.group_count; ++g) {
+            const auto group = static_cast<size_t>(g);
+            row_scales[g * layout.n + n] = scales[group];
+            const int shift = middle - (layout.zero_points ? zeros[group] : source_middle);
+            const int64_t begin = g * layout.group_size;
+            for (int64_t k = begin; k < begin + layout.group_k(g); ++k)
+                columns[static_cast<size_t>(k * layout.n + n)] =
+                    static_cast<uint8_t>(codes[static_cast<size_t>(k)] + shift);
+        }
+    }
+    const kernels::quantized_row_reader reader = [&](int64_t k, uint8_t* to, float* ones,
+                                                     int16_t*) {
+        std::copy_n(columns.data() + k * layout.n, layout.n, to);
+        std::fill_n(ones, transposed.group_count, 1.0f);
+    };
+    kernels::pack_quantized_blocks(transposed, reader, 0, transposed.block_count, destination);
 }
 
 const char* storage_name(kernels::weight_storage storage) {
@@ -193,9 +249,12 @@ packing plan_packing(const sluice_weight_source& source, uint32_t roles) {
         result.layout = layout_of(source);
         result.size_bytes += count * static_cast<uint64_t>(result.layout.total_bytes);
     }
-    if (result.is_transposed)
-        result.size_bytes +=
-            count * static_cast<uint64_t>(transposed_layout_of(source).total_bytes);
+    if (result.is_transposed) {
+        const auto transposed = transposed_layout_of(result.layout);
+        result.size_bytes += count
+                             * (static_cast<uint64_t>(transposed.total_bytes)
+                                + row_scale_bytes(result.layout, transposed));
+    }
     if (result.is_decoded) result.size_bytes += plain::decoded_size(source);
     return result;
 }
@@ -217,9 +276,14 @@ std::unique_ptr<packed_weight> pack(const plugin::host& host, const sluice_weigh
     result->layout = plan.layout;
     result->data = plugin::memory(host, static_cast<uint64_t>(count * plan.layout.total_bytes));
     if (plan.is_transposed) {
-        result->transposed_layout = transposed_layout_of(source);
+        result->transposed_layout = transposed_layout_of(plan.layout);
+        result->row_group = row_group_of(plan.layout, result->transposed_layout);
         result->transposed_data = plugin::memory(
             host, static_cast<uint64_t>(count * result->transposed_layout.total_bytes));
+        const uint64_t scale_bytes = row_scale_bytes(plan.layout, result->transposed_layout);
+        if (scale_bytes > 0)
+            result->row_scale_data =
+                plugin::memory(host, static_cast<uint64_t>(count) * scale_bytes);
     }
     host.run([&](const plugin::worker& self) {
         const int64_t blocks = plan.layout.block_count;
@@ -234,10 +298,16 @@ std::unique_ptr<packed_weight> pack(const plugin::host& host, const sluice_weigh
         }
         if (!plan.is_transposed) return;
         const auto matrices = self.share(count);
-        for (int64_t matrix = matrices.begin; matrix < matrices.end; ++matrix)
-            pack_transposed(source, rows, matrix, result->transposed_layout,
-                            result->transposed_data.as()
-                                + matrix * result->transposed_layout.total_bytes);
+        for (int64_t matrix = matrices.begin; matrix < matrices.end; ++matrix) {
+            const auto& transposed = result->transposed_layout;
+            std::byte* to = result->transposed_data.as() + matrix * transposed.total_bytes;
+            if (result->row_group == 0)
+                pack_transposed(source, rows, matrix, transposed, to);
+            else
+                pack_transposed_codes(source, rows, matrix, plan.layout, transposed, to,
+                                      result->row_scale_data.as<float>()
+                                          + matrix * plan.layout.group_count * plan.layout.n);
+        }
     });
     return result;
 }

@@ -11,13 +11,17 @@ namespace plugin = sluice::plugin;
 namespace kernels = sluice::kernels;
 
 // E matrices [N, K] packed one after another. For latent projections (SLUICE_ROLE_LATENT) also
-// their transposes [K, N], which the absorbed form multiplies by.
+// their transposes [K, N], which the absorbed form multiplies by. The scales of codes lie along the
+// wrong axis there, so a transpose of codes is without (all 1), zero points taken off, and whoever
+// multiplies by it multiplies the rows by `row_scales` before, once for each group of its columns.
 struct packed_weight final : sluice_weight {
     kernels::packed_layout layout;
     kernels::packed_layout transposed_layout; // n is 0 where there is none
+    int64_t row_group = 0; // columns of a transpose that share scales of rows; 0: they have none
     int64_t matrix_count = 0;
     plugin::memory data;
     plugin::memory transposed_data;
+    plugin::memory row_scale_data; // f32 [matrix_count, groups of columns, N]
     // Vectors, and matrices that are read element by element, decoded: [matrix_count, N, K].
     std::unique_ptr<plain::float_weight> decoded;
 
@@ -27,6 +31,15 @@ struct packed_weight final : sluice_weight {
     kernels::packed_matrix_view transposed(int64_t index) const {
         return {transposed_layout,
                 transposed_data.as<const std::byte>() + index * transposed_layout.total_bytes};
+    }
+    int64_t row_groups() const {
+        return row_group == 0 ? 1 : (layout.k + row_group - 1) / row_group;
+    }
+    // [N]; NULL where rows have none.
+    const float* row_scales(int64_t index, int64_t group) const {
+        return row_group == 0
+                   ? nullptr
+                   : row_scale_data.as<const float>() + (index * row_groups() + group) * layout.n;
     }
     std::string describe() const override;
 };

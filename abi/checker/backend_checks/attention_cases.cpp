@@ -247,7 +247,7 @@ operation_case mla_attention_of(draw& with, const mla_attention_sizes& sizes) {
 operation_case mla_attention(draw& with) {
     const uint32_t tokens_per_block = draw_block_size(with);
     const int64_t heads = with.between(1, 5), nope = 8 * with.between(1, 4);
-    const int64_t rope = with.between(1, 20), rank = 8 * with.between(1, 8);
+    const int64_t rope = with.between(1, 20), rank = 8 * with.between(1, 16);
     return mla_attention_of(
         with, {tokens_per_block, heads, nope, rope, rank, 8 * with.between(1, 4), with.type});
 }

@@ -26,6 +26,9 @@ struct attention_job {
 // So many units keep the workers of a machine busy. It is a constant, for results must not depend
 // on how many workers there are.
 inline constexpr int64_t units_wanted = 32;
+// A short context is cut into so many parts, of so many places at least.
+inline constexpr int64_t few_parts = 8;
+inline constexpr int64_t places_per_few = 32;
 
 // The jobs of a step. Every worker makes its own list, the same as everyone's.
 class attention_jobs {
@@ -56,8 +59,7 @@ class attention_jobs {
             const int64_t groups_least = groups_of(heads, heads_together(rows));
             const int64_t parts_wanted = wanted_for(count_ * groups_least);
             const int64_t places = std::max<int64_t>(job.places.end - job.places.begin, 1);
-            const int64_t runs = (places + places_per_run - 1) / places_per_run;
-            job.places_per_part = (runs + parts_wanted - 1) / parts_wanted * places_per_run;
+            job.places_per_part = part_of(places, parts_wanted);
             job.part_count = (places + job.places_per_part - 1) / job.places_per_part;
             // Not more than needed: heads of a place that are read together lie together.
             const int64_t groups =
@@ -81,6 +83,13 @@ class attention_jobs {
     }
 
   private:
+    // Parts are whole runs, unless few runs would keep few workers busy.
+    static int64_t part_of(int64_t places, int64_t parts_wanted) {
+        const int64_t of_few = groups_of(places, few_parts * places_per_few) * places_per_few;
+        if (of_few < places_per_run && parts_wanted >= few_parts) return of_few;
+        const int64_t runs = groups_of(places, places_per_run);
+        return groups_of(runs, parts_wanted) * places_per_run;
+    }
     static int64_t groups_of(int64_t count, int64_t each) { return (count + each - 1) / each; }
     // Into how many a thing is cut of which there are `count`.
     static int64_t wanted_for(int64_t count) { return (units_wanted + count - 1) / count; }

@@ -39,8 +39,10 @@ class mla_attention_step final : public step {
     }
 
     scratch_size scratch() const override {
-        return {partial_bytes() + aligned(rows_per_slice_ * heads_ * (latent_ + rope_) * 4)
-                    + aligned(rows_per_slice_ * heads_ * latent_ * 4),
+        const int64_t slices = partial_bytes()
+                               + aligned(rows_per_slice_ * heads_ * (latent_ + rope_) * 4)
+                               + aligned(rows_per_slice_ * heads_ * latent_ * 4);
+        return {std::max(slices, runs_max() * aligned(run_rows_bytes())),
                 list_bytes() + kernel_bytes()
                     + std::max({expanded_bytes(), tiled_bytes(), product_bytes()})};
     }
@@ -48,8 +50,8 @@ class mla_attention_step final : public step {
     void run(const plugin::worker& self) override {
         const auto starts = owner_.query_start();
         const auto sequence_count = static_cast<int64_t>(starts.empty() ? 0 : starts.size() - 1);
-        for (int64_t i = counter_.take(); i < sequence_count * heads_; i = counter_.take())
-            if (!is_absorbed(i / heads_)) run_expanded(self, i / heads_, i % heads_);
+        for (int64_t i = 0; i < sequence_count; ++i)
+            if (!is_absorbed(i)) run_expanded(self, i);
         clear_padding_rows(self);
         slice part;
         part.rows = reinterpret_cast<int32_t*>(owner_.own_scratch(self));
@@ -59,8 +61,6 @@ class mla_attention_step final : public step {
         part.queries = reinterpret_cast<float*>(shared + partial_bytes());
         part.sums = part.queries + aligned(rows_per_slice_ * heads_ * (latent_ + rope_) * 4) / 4;
         for (int64_t sequence = 0, row = 0; list(sequence, row, part, self);) run_slice(self, part);
-        self.meet.wait();
-        if (self.index == 0) counter_.reset();
     }
 
   private:
@@ -81,10 +81,25 @@ class mla_attention_step final : public step {
         const auto& set = choice_.of(activations);
         expanded_ = tile_attention(choice_, set, storage, nope_ + rope_, value_width_);
         absorbed_ = tile_attention(choice_, set, storage, latent_ + rope_, latent_);
-        expand_key_ = product(set, up_key_.layout, places_per_run);
-        expand_value_ = product(set, up_value_.layout, places_per_run);
-        absorb_ = product(choice_.exact, up_key_.transposed_layout, rows_per_slice_);
-        release_ = product(choice_.exact, up_value_.layout, rows_per_slice_);
+        const auto product_of = [&](const kernels::packed_layout& weights, int64_t rows,
+                                    const kernels::kernel_set& of_floats) {
+            return kernels::integer_kernel_set::takes(weights)
+                       ? product(choice_, activations, weights, rows)
+                       : product(of_floats, weights, rows);
+        };
+        // Latents are packed once for both.
+        const auto& keys = up_key_.layout;
+        const auto& values = up_value_.layout;
+        const bool are_alike =
+            keys.storage == values.storage && keys.group_size == values.group_size;
+        const auto expand_of = [&](const kernels::packed_layout& weights) {
+            return are_alike ? product_of(weights, places_per_run, set)
+                             : product(choice_.exact, weights, places_per_run);
+        };
+        expand_key_ = expand_of(keys);
+        expand_value_ = expand_of(values);
+        absorb_ = product_of(up_key_.transposed_layout, rows_per_slice_, choice_.exact);
+        release_ = product_of(up_value_.layout, rows_per_slice_, choice_.exact);
     }
 
     // ---- Sizes of scratch ----
@@ -105,11 +120,14 @@ class mla_attention_step final : public step {
     int64_t vectors_bytes() const { // of a run, in float32
         return aligned(places_per_run * std::max({nope_, value_width_, latent_}) * 4);
     }
+    int64_t runs_max() const {
+        return (owner_.context_max() + places_per_run - 1) / places_per_run;
+    }
     int64_t expanded_bytes() const {
-        const int64_t runs = (owner_.context_max() + places_per_run - 1) / places_per_run;
-        return aligned(places_per_run * 4) + run_rows_bytes() + vectors_bytes()
+        return aligned(places_per_run * 4) + vectors_bytes()
                + aligned(rows_per_tile * (nope_ + rope_) * 4)
-               + runs * aligned(expanded_.run_bytes()) + expanded_.scratch_bytes(rows_per_tile);
+               + runs_max() * aligned(expanded_.run_bytes())
+               + expanded_.scratch_bytes(rows_per_tile);
     }
     int64_t tiled_bytes() const {
         return aligned(places_per_run * 4) + aligned(absorbed_.run_bytes())
@@ -117,7 +135,8 @@ class mla_attention_step final : public step {
     }
     int64_t product_bytes() const {
         return absorb_.packed_bytes() + release_.packed_bytes() + aligned(rows_per_slice_ * 4)
-               + aligned(rows_per_slice_ * value_width_ * 4) + aligned(latent_ * 4);
+               + aligned(rows_per_slice_ * std::max(nope_, value_width_) * 4)
+               + aligned(latent_ * 4);
     }
 
     // ---- The batch ----
@@ -200,10 +219,9 @@ class mla_attention_step final : public step {
     void run_slice(const plugin::worker& self, const slice& part) {
         const auto heads = self.share(heads_);
         for (int64_t h = heads.begin; h < heads.end; ++h) absorb(self, part, h);
-        if (self.index == 0) slice_counter_.reset();
+        if (self.index == 0) counter_.reset();
         self.meet.wait();
-        for (int64_t i = slice_counter_.take(); i < part.jobs.unit_count();
-             i = slice_counter_.take())
+        for (int64_t i = counter_.take(); i < part.jobs.unit_count(); i = counter_.take())
             run_tiled(self, part, part.jobs.of_unit(i), i);
         self.meet.wait();
         for (int64_t h = heads.begin; h < heads.end; ++h) release(self, part, h);
@@ -214,7 +232,8 @@ class mla_attention_step final : public step {
         return owner_.own_scratch(self) + list_bytes();
     }
 
-    // q' = W_uk^T q_nope of one head, then q_pe. queries: [rows, heads, latent + rope]
+    // q' = W_uk^T q_nope of one head, then q_pe. queries: [rows, heads, latent + rope]. Where W_uk
+    // has scales of rows, those of each group of latents in turn are in q_nope.
     void absorb(const plugin::worker& self, const slice& part, int64_t head) const {
         std::byte* kernel_scratch = work_memory(self);
         std::byte* packed = kernel_scratch + kernel_bytes();
@@ -222,13 +241,30 @@ class mla_attention_step final : public step {
         for (int64_t m = 0; m < part.row_count; ++m)
             index[m] = static_cast<int32_t>(part.rows[m] * heads_ + head);
         const auto& q_nope = owner_.at(operation_.inputs[0]);
-        const auto layout = absorb_.rows_layout(part.row_count);
-        absorb_.pack(layout, {q_nope.data, float_type_of(q_nope.type), nope_, index}, 0,
-                     layout.tile_count, packed, kernel_scratch);
         const int64_t width = latent_ + rope_;
         float* queries = part.queries + head * width;
-        absorb_.multiply(up_key_.transposed(head), layout, packed, 0, absorb_.block_count(),
-                         queries, heads_ * width, kernel_scratch);
+        auto* scaled = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(index)
+                                                + aligned(rows_per_slice_ * 4));
+        const auto layout = absorb_.rows_layout(part.row_count);
+        const int64_t groups = up_key_.row_groups();
+        for (int64_t g = 0; g < groups; ++g) {
+            kernels::row_source rows{q_nope.data, float_type_of(q_nope.type), nope_, index};
+            if (const float* scales = up_key_.row_scales(head, g)) {
+                for (int64_t m = 0; m < part.row_count; ++m) {
+                    float* row = scaled + m * nope_;
+                    put_floats(choice_.rows, q_nope, index[m] * nope_, nope_, row);
+                    choice_.attend.multiply(scales, nope_, row);
+                }
+                rows = {scaled, kernels::float_type::float32, nope_, nullptr};
+            }
+            absorb_.pack(layout, rows, 0, layout.tile_count, packed, kernel_scratch);
+            const int64_t first = g * up_key_.row_group;
+            const int64_t end = g + 1 == groups
+                                    ? absorb_.block_count()
+                                    : (first + up_key_.row_group) / kernels::block_width;
+            absorb_.multiply(up_key_.transposed(head), layout, packed, first / kernels::block_width,
+                             end, queries + first, heads_ * width, kernel_scratch);
+        }
         for (int64_t m = 0; m < part.row_count; ++m)
             put_floats(choice_.rows, owner_.at(operation_.inputs[1]), index[m] * rope_, rope_,
                        queries + m * heads_ * width + latent_);
@@ -303,14 +339,85 @@ class mla_attention_step final : public step {
 
     // ---- Expanded ----
 
-    // All rows of a sequence for one head.
-    void run_expanded(const plugin::worker& self, int64_t number, int64_t head) const {
+    // All rows of a sequence.
+    void run_expanded(const plugin::worker& self, int64_t number) const {
         const auto starts = owner_.query_start();
         const int64_t row_begin = starts[static_cast<size_t>(number)];
         const int64_t row_end = starts[static_cast<size_t>(number) + 1];
         const auto s = sequence(number);
         const int64_t length = row_begin < row_end ? seen_of(row_end - 1, s).end : 0;
-        std::byte* runs = expand(self, s, head, length);
+        const auto runs = self.share((length + places_per_run - 1) / places_per_run);
+        for (int64_t run = runs.begin; run < runs.end; ++run) pack_latents(self, s, length, run);
+        self.meet.wait();
+        const auto heads = self.share(heads_);
+        for (int64_t head = heads.begin; head < heads.end; ++head) {
+            std::byte* expanded = expand(self, s, head, length);
+            attend_expanded(s, head, length, row_begin, row_end, expanded);
+        }
+        self.meet.wait();
+    }
+
+    // Latents of a run as rows of both products, in the shared scratch.
+    std::byte* latent_rows(int64_t run) const {
+        return owner_.shared_scratch() + run * aligned(run_rows_bytes());
+    }
+    void pack_latents(const plugin::worker& self, const cached_sequence& s, int64_t length,
+                      int64_t run) const {
+        std::byte* kernel_scratch = work_memory(self);
+        auto* slots = reinterpret_cast<int32_t*>(kernel_scratch + kernel_bytes());
+        auto* vectors = reinterpret_cast<float*>(slots + places_per_run);
+        const int64_t first = run * places_per_run;
+        const int64_t count = std::min(places_per_run, length - first);
+        s.slots(first, count, slots);
+        kernels::row_source latents{owner_.cache().part(state_number_, 0),
+                                    float_type_of(state_.part_type[0]), latent_, slots};
+        if (state_.part_type[0] == SLUICE_I8) {
+            each_group(0, slots, [&](const cached_group& g) {
+                choice_.attend.read(g.vectors, count, g.width, vectors + g.first, latent_);
+            });
+            latents = {vectors, kernels::float_type::float32, latent_, nullptr};
+        }
+        const auto layout = expand_key_.rows_layout(count);
+        expand_key_.pack(layout, latents, 0, layout.tile_count, latent_rows(run), kernel_scratch);
+    }
+
+    // Keys and values of one head, packed run after run. Returns the first run's memory, behind
+    // which the worker's is free.
+    std::byte* expand(const plugin::worker& self, const cached_sequence& s, int64_t head,
+                      int64_t length) const {
+        std::byte* kernel_scratch = work_memory(self);
+        auto* slots = reinterpret_cast<int32_t*>(kernel_scratch + kernel_bytes());
+        auto* vectors = reinterpret_cast<float*>(slots + places_per_run);
+        std::byte* runs = reinterpret_cast<std::byte*>(vectors) + vectors_bytes();
+        for (int64_t first = 0; first < length; first += places_per_run) {
+            const int64_t count = std::min(places_per_run, length - first);
+            const int64_t number = first / places_per_run;
+            std::byte* run = runs + number * aligned(expanded_.run_bytes());
+            const auto multiply = [&](const product& by,
+                                      const kernels::packed_matrix_view& weights) {
+                by.multiply(weights, by.rows_layout(count), latent_rows(number), 0,
+                            by.block_count(), vectors, by.weights().n, kernel_scratch);
+            };
+            multiply(expand_key_, up_key_.matrix(head));
+            expanded_.pack_keys(float_vectors(vectors, nope_), 0, count, 0, nope_, run);
+            s.slots(first, count, slots);
+            each_group(1, slots, [&](const cached_group& g) {
+                expanded_.pack_keys(g.vectors, 0, count, nope_ + g.first, g.width, run);
+            });
+            multiply(expand_value_, up_value_.matrix(head));
+            expanded_.pack_values(float_vectors(vectors, value_width_), 0, count, count, 0,
+                                  value_width_, run);
+        }
+        return runs;
+    }
+    static kernels::cached_vectors float_vectors(const float* data, int64_t width) {
+        return {reinterpret_cast<const std::byte*>(data), kernels::cached_type::float32, width * 4,
+                nullptr, nullptr};
+    }
+
+    // `runs` [runs of `length`], and free memory behind them.
+    void attend_expanded(const cached_sequence& s, int64_t head, int64_t length, int64_t row_begin,
+                         int64_t row_end, std::byte* runs) const {
         const int64_t runs_count = (length + places_per_run - 1) / places_per_run;
         auto* queries =
             reinterpret_cast<float*>(runs + runs_count * aligned(expanded_.run_bytes()));
@@ -340,55 +447,6 @@ class mla_attention_step final : public step {
                              ((first_row + m) * heads_ + head) * value_width_);
             }
         }
-    }
-
-    // Keys and values of one head from the latents, packed run after run. Returns the first run's
-    // memory, behind which the worker's is free.
-    std::byte* expand(const plugin::worker& self, const cached_sequence& s, int64_t head,
-                      int64_t length) const {
-        std::byte* kernel_scratch = work_memory(self);
-        auto* slots = reinterpret_cast<int32_t*>(kernel_scratch + kernel_bytes());
-        std::byte* latent_rows = reinterpret_cast<std::byte*>(slots) + aligned(places_per_run * 4);
-        auto* vectors = reinterpret_cast<float*>(latent_rows + run_rows_bytes());
-        std::byte* runs = reinterpret_cast<std::byte*>(vectors) + vectors_bytes();
-        std::byte* run = runs;
-        for (int64_t first = 0; first < length; first += places_per_run) {
-            const int64_t count = std::min(places_per_run, length - first);
-            s.slots(first, count, slots);
-            expand_with(expand_key_, up_key_.matrix(head), slots, count, latent_rows, vectors,
-                        kernel_scratch);
-            expanded_.pack_keys(float_vectors(vectors, nope_), 0, count, 0, nope_, run);
-            each_group(1, slots, [&](const cached_group& g) {
-                expanded_.pack_keys(g.vectors, 0, count, nope_ + g.first, g.width, run);
-            });
-            expand_with(expand_value_, up_value_.matrix(head), slots, count, latent_rows, vectors,
-                        kernel_scratch);
-            expanded_.pack_values(float_vectors(vectors, value_width_), 0, count, count, 0,
-                                  value_width_, run);
-            run += aligned(expanded_.run_bytes());
-        }
-        return runs;
-    }
-    static kernels::cached_vectors float_vectors(const float* data, int64_t width) {
-        return {reinterpret_cast<const std::byte*>(data), kernels::cached_type::float32, width * 4,
-                nullptr, nullptr};
-    }
-    // vectors: [count, columns of the product]; on the way also [count, latent]
-    void expand_with(const product& by, const kernels::packed_matrix_view& weights,
-                     const int32_t* slots, int64_t count, std::byte* latent_rows, float* vectors,
-                     std::byte* kernel_scratch) const {
-        kernels::row_source latents{owner_.cache().part(state_number_, 0),
-                                    float_type_of(state_.part_type[0]), latent_, slots};
-        if (state_.part_type[0] == SLUICE_I8) {
-            each_group(0, slots, [&](const cached_group& g) {
-                choice_.attend.read(g.vectors, count, g.width, vectors + g.first, latent_);
-            });
-            latents = {vectors, kernels::float_type::float32, latent_, nullptr};
-        }
-        const auto layout = by.rows_layout(count);
-        by.pack(layout, latents, 0, layout.tile_count, latent_rows, kernel_scratch);
-        by.multiply(weights, layout, latent_rows, 0, by.block_count(), vectors, by.weights().n,
-                    kernel_scratch);
     }
 
     // Rows that belong to no sequence lie behind the last one's.
@@ -429,7 +487,6 @@ class mla_attention_step final : public step {
     product release_; // by W_uv
     partial_rows partial_;
     work_counter counter_;
-    work_counter slice_counter_;
 };
 
 } // namespace

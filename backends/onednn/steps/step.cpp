@@ -73,6 +73,7 @@ bool rounds_rows(const plugin::operation& operation, const value_reader& values,
     case SLUICE_OP_GATED_MLP:
     case SLUICE_OP_GROUPED_LINEAR:
     case SLUICE_OP_MOE_FFN:
+    case SLUICE_OP_MLA_ATTENTION:
         break;
     default:
         return false;
