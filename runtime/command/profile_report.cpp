@@ -16,7 +16,7 @@ namespace sluice::command {
 
 namespace {
 
-constexpr uint32_t decode_steps = 5; // the last of which is reported
+constexpr uint32_t decode_steps = 16;
 
 // "layers.3.q" and "layers.4.q" are one kind.
 std::string without_numbers(std::string_view name) {
@@ -53,6 +53,20 @@ nlohmann::ordered_json by_kind(const program& step, std::span<const double> seco
     return list;
 }
 
+// Of each operation over the last steps.
+std::vector<double> medians(const std::vector<std::vector<double>>& steps, size_t count) {
+    const auto last = std::span(steps).last(std::min(count, steps.size()));
+    std::vector<double> result(last.back().size());
+    std::vector<double> one(last.size());
+    for (size_t i = 0; i < result.size(); ++i) {
+        for (size_t step = 0; step < last.size(); ++step) one[step] = last[step][i];
+        const auto middle = one.begin() + static_cast<std::ptrdiff_t>(one.size() / 2);
+        std::nth_element(one.begin(), middle, one.end());
+        result[i] = *middle;
+    }
+    return result;
+}
+
 } // namespace
 
 nlohmann::ordered_json profile_report(const std::shared_ptr<const loaded_model>& model,
@@ -68,12 +82,16 @@ nlohmann::ordered_json profile_report(const std::shared_ptr<const loaded_model>&
     for (const auto& [phase, sequences, count] :
          {std::tuple("prefill", 1u, 1u), std::tuple("decode", batch, decode_steps)}) {
         const auto used = std::span(std::as_const(prompts)).first(sequences);
-        runner.greedy(used, count); // once more than is reported: the first binds
-        runner.greedy(used, count);
-        const auto seconds = runner.runner()->profile();
-        if (seconds.empty())
-            fail(SLUICE_UNSUPPORTED, "backend \"{}\" takes no profile", model->report().backend);
-        report[phase] = by_kind(model->step_program(), seconds);
+        std::vector<std::vector<double>> steps;
+        runner.greedy(used, 2); // binds what the next needs
+        runner.greedy(used, count + (count > 1 ? 1 : 0), [&] {
+            const auto seconds = runner.runner()->profile();
+            if (seconds.empty())
+                fail(SLUICE_UNSUPPORTED, "backend \"{}\" takes no profile",
+                     model->report().backend);
+            steps.emplace_back(seconds.begin(), seconds.end());
+        });
+        report[phase] = by_kind(model->step_program(), medians(steps, count));
     }
     return report;
 }

@@ -111,7 +111,8 @@ std::vector<int32_t> logits_runner::greedy(std::span<const int32_t> prompt, uint
 }
 
 std::vector<std::vector<int32_t>>
-logits_runner::greedy(std::span<const std::vector<int32_t>> prompts, uint32_t count) {
+logits_runner::greedy(std::span<const std::vector<int32_t>> prompts, uint32_t count,
+                      const std::function<void()>& after_step) {
     const scheduled_scope scope(scheduler_, prompts.size());
     for (size_t i = 0; i < prompts.size(); ++i) {
         check_tokens(prompts[i]);
@@ -133,6 +134,7 @@ logits_runner::greedy(std::span<const std::vector<int32_t>> prompts, uint32_t co
             scheduler_.remove(part.sequence);
             --unfinished;
         }
+        if (after_step) after_step();
     }
     return continuations;
 }

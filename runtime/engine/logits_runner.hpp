@@ -45,9 +45,11 @@ class logits_runner {
 
     // The greedy continuation (ties to the lower token; end tokens do not stop it): [count].
     std::vector<int32_t> greedy(std::span<const int32_t> prompt, uint32_t count);
-    // Those of several sequences, which are computed together.
+    // Those of several sequences, which are computed together. Calls after_step, where there is
+    // one, after each step.
     std::vector<std::vector<int32_t>> greedy(std::span<const std::vector<int32_t>> prompts,
-                                             uint32_t count);
+                                             uint32_t count,
+                                             const std::function<void()>& after_step = {});
 
     uint32_t vocabulary_size() const { return executor_->vocabulary_size(); }
     const kv_pool& pool() const { return pool_; }

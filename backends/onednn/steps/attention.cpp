@@ -208,6 +208,9 @@ class attention_step final : public step {
             for (int64_t j = 0; j < count; j += streamed_places)
                 for (int64_t i = 0; i < all_rows; ++i) {
                     const streamed_row r(*this, memory, i);
+                    if (i % rows == 0)
+                        fetch(0, head_begin + i / rows, slots, j + streamed_places,
+                              std::min(j + 2 * streamed_places, count));
                     choice_.attend.dot_each(r.query, cached(0, head_begin + i / rows, slots + j),
                                             std::min(streamed_places, count - j), key_width_,
                                             r.scores + j);
@@ -221,6 +224,9 @@ class attention_step final : public step {
             for (int64_t j = 0; j < count; j += streamed_places)
                 for (int64_t i = 0; i < all_rows; ++i) {
                     const streamed_row r(*this, memory, i);
+                    if (i % rows == 0)
+                        fetch(1, head_begin + i / rows, slots, j + streamed_places,
+                              std::min(j + 2 * streamed_places, count));
                     choice_.attend.add_each(
                         r.scores + j, cached(1, head_begin + i / rows, slots + j),
                         std::min(streamed_places, count - j), value_width_, r.sum);
@@ -284,8 +290,9 @@ class attention_step final : public step {
             pack(used, slots, count);
             for (auto& head : used) {
                 const auto seen = [&](int64_t row) {
-                    fetch(head.number, slots_next, row * count_next / rows,
-                          (row + 1) * count_next / rows);
+                    for (const uint32_t of : {0u, 1u})
+                        fetch(of, head.number, slots_next, row * count_next / rows,
+                              (row + 1) * count_next / rows);
                     return seen_of(job.row_begin + row / group_, s).within(first, count);
                 };
                 head.tile.attend(head.run, count, mask_, seen,
@@ -337,16 +344,14 @@ class attention_step final : public step {
 
     // Asks for a head's keys and values of the slots: they lie far apart, so that the processor
     // foresees nothing.
-    void fetch(int64_t head, const int32_t* slots, int64_t begin, int64_t end) const {
-        for (const uint32_t part : {0u, 1u}) {
-            const auto vectors = cached(part, head, slots);
-            const auto bytes =
-                (part == 0 ? key_width_ : value_width_)
-                * static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
-            for (int64_t j = begin; j < end; ++j)
-                for (int64_t at = 0; at < bytes; at += 64)
-                    __builtin_prefetch(vectors.data + slots[j] * vectors.stride_bytes + at, 0, 2);
-        }
+    void fetch(uint32_t part, int64_t head, const int32_t* slots, int64_t begin,
+               int64_t end) const {
+        const auto vectors = cached(part, head, slots);
+        const auto bytes = (part == 0 ? key_width_ : value_width_)
+                           * static_cast<int64_t>(plugin::element_bits(state_.part_type[part]) / 8);
+        for (int64_t j = begin; j < end; ++j)
+            for (int64_t at = 0; at < bytes; at += 64)
+                __builtin_prefetch(vectors.data + slots[j] * vectors.stride_bytes + at, 0, 2);
     }
 
     void merge_parts(const plugin::worker& self, const attention_jobs& jobs,
