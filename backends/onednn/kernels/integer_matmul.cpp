@@ -79,7 +79,8 @@ void integer_kernel_set::gather(const packed_rows_layout& layout, const std::uin
 
 void integer_kernel_set::multiply(const packed_matrix_view& weights, const packed_rows_view& rows,
                                   std::int64_t block_begin, std::int64_t block_end, float* output,
-                                  std::int64_t output_row_stride, bool accumulate) const {
+                                  std::int64_t output_row_stride, bool accumulate,
+                                  const std::byte* following) const {
     const packed_layout& layout = weights.layout;
     const packed_rows_layout& shape = rows.layout;
     if (shape.m == 0 || block_begin >= block_end) return;
@@ -95,6 +96,8 @@ void integer_kernel_set::multiply(const packed_matrix_view& weights, const packe
         const std::int64_t chunk_end = std::min(chunk_begin + chunk, shape.tile_count);
         for (std::int64_t block = block_begin; block < block_end; ++block) {
             a.block = weights.block(block);
+            a.prefetch = a.block + layout.block_bytes;
+            if (block + 1 == block_end && following != nullptr) a.prefetch = following;
             a.columns = std::min(block_width, layout.n - block * block_width);
             // The first tile brings the next block in, the others find this one in the cache.
             a.prefetch_step = shape.m <= 4 ? prefetch_distance : layout.block_bytes;

@@ -45,10 +45,12 @@ class integer_kernel_set {
                 const std::int32_t* row_index, std::int64_t tile_begin, std::int64_t tile_end,
                 std::byte* destination) const;
 
-    // As kernel_set::multiply; needs no scratch.
+    // As kernel_set::multiply; needs no scratch. `following` is what the caller reads next, which
+    // is fetched towards the end; null: what lies behind the blocks.
     void multiply(const packed_matrix_view& weights, const packed_rows_view& rows,
                   std::int64_t block_begin, std::int64_t block_end, float* output,
-                  std::int64_t output_row_stride, bool accumulate) const;
+                  std::int64_t output_row_stride, bool accumulate,
+                  const std::byte* following = nullptr) const;
 
   private:
     const integer_kernels* kernels_;

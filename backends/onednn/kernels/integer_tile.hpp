@@ -21,7 +21,7 @@ struct integer_kernels {
     int height_max = 0;
     // By height; [0] for the constant zero point, [1] for one of each group. tile_arguments: rows
     // is a tile of quantized rows, k_count is not read, prefetch_step is how many bytes ahead of
-    // the multiplication the block's memory is fetched.
+    // the multiplication memory is fetched: the block's, and then from `prefetch` on.
     tile_function int8[2][tile_height_limit + 1] = {};
     tile_function int4[2][tile_height_limit + 1] = {};
     quantize_function quantize = nullptr;

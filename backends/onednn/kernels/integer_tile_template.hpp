@@ -144,6 +144,7 @@ multiply_run(const std::uint32_t* x, const std::byte* codes, std::int64_t units,
 template <class Vector, int Height, bool Four, bool Zeros>
 void multiply_integer_tile(const tile_arguments& a) {
     const packed_layout& layout = *a.layout;
+    const std::byte* end = a.block + layout.block_bytes;
     for (std::int64_t column = 0; column < a.columns; column += 2 * Vector::lanes) {
         typename Vector::type acc[Height][2];
         load_accumulators<Vector, Height>(a, column, acc);
@@ -151,7 +152,9 @@ void multiply_integer_tile(const tile_arguments& a) {
         std::int64_t k_left = layout.k;
         for (std::int64_t g = 0; g < layout.group_count; ++g) {
             const std::byte* codes = a.block + g * layout.group_bytes;
-            fetch<Height>(codes + a.prefetch_step);
+            const std::int64_t ahead =
+                a.prefetch_step + (codes + a.prefetch_step < end ? 0 : a.prefetch - end);
+            fetch<Height>(codes + ahead);
             const integer_group<Vector, Zeros> group(layout, a.block, g, column);
             codes += layout.scale_bytes + column * 4;
             const std::int64_t group_end =
@@ -160,8 +163,7 @@ void multiply_integer_tile(const tile_arguments& a) {
                 const std::int64_t left = k_left - group_end;
                 const std::int64_t count = left < run_k_max ? left : run_k_max;
                 const std::int64_t units = (count + 7) / 8;
-                multiply_run<Vector, Height, Four, Zeros>(x, codes, units, a.prefetch_step, group,
-                                                          acc);
+                multiply_run<Vector, Height, Four, Zeros>(x, codes, units, ahead, group, acc);
                 x += Height * (2 + 2 * units);
                 codes += units * (Four ? 1 : 2) * block_width * 4;
                 k_left -= count;

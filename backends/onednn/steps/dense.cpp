@@ -37,14 +37,14 @@ class linear_step final : public step {
                                  kernel_scratch + product_.kernel_scratch_bytes());
         rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count == 0) return;
-        share_blocks(
-            self, m_count, product_.block_count(), blocks_,
-            [&](int64_t first, int64_t last) { run_blocks(self, rows, first, last, y, m_count); });
+        share_blocks(self, m_count, product_.block_count(), blocks_,
+                     [&](const work_run& run) { run_blocks(self, rows, run, y, m_count); });
     }
 
   private:
-    void run_blocks(const plugin::worker& self, const packing_place& x, int64_t first, int64_t last,
+    void run_blocks(const plugin::worker& self, const packing_place& x, const work_run& run,
                     const plugin::tensor& y, int64_t m_count) const {
+        const auto [first, last, next] = run;
         std::byte* kernel_scratch = owner_.own_scratch(self);
         const int64_t n_count = product_.weights().n;
         const int64_t n_first = first * kernels::block_width;
@@ -54,7 +54,7 @@ class linear_step final : public step {
         float* target = is_direct_ ? y.as<float>() + n_first : room;
         const int64_t stride = is_direct_ ? n_count : blocks_per_run * kernels::block_width;
         product_.multiply(weight_.matrix(0), x.layout(), x.packed(), first, last, target, stride,
-                          kernel_scratch);
+                          kernel_scratch, block_or_null(weight_.matrix(0), next));
         const auto& rows = owner_.kernels().rows;
         for (int64_t m = 0; m < m_count; ++m) {
             float* row = target + m * stride;
@@ -111,9 +111,8 @@ class gated_mlp_step final : public step {
                                  kernel_scratch + kernel_bytes_);
         rows.pack({x.data, float_type_of(x.type), x.width(), nullptr}, kernel_scratch);
         if (m_count != 0) {
-            share_blocks(
-                self, m_count, in_.block_count(), in_blocks_,
-                [&](int64_t first, int64_t last) { run_inner(self, rows, first, last, m_count); });
+            share_blocks(self, m_count, in_.block_count(), in_blocks_,
+                         [&](const work_run& run) { run_inner(self, rows, run, m_count); });
         }
         self.meet.wait();
         run_outer(self, m_count);
@@ -126,16 +125,17 @@ class gated_mlp_step final : public step {
         return reinterpret_cast<float*>(owner_.own_scratch(self) + kernel_bytes_ + lone_bytes_);
     }
 
-    void run_inner(const plugin::worker& self, const packing_place& x, int64_t first, int64_t last,
+    void run_inner(const plugin::worker& self, const packing_place& x, const work_run& run,
                    int64_t m_count) const {
+        const auto [first, last, next] = run;
         constexpr int64_t stride = blocks_per_run * kernels::block_width;
         float* gate = run_room(self);
         float* up = gate + m_count * stride;
         std::byte* kernel_scratch = owner_.own_scratch(self);
         in_.multiply(gate_.matrix(0), x.layout(), x.packed(), first, last, gate, stride,
-                     kernel_scratch);
-        in_.multiply(up_.matrix(0), x.layout(), x.packed(), first, last, up, stride,
-                     kernel_scratch);
+                     kernel_scratch, up_.matrix(0).block(first));
+        in_.multiply(up_.matrix(0), x.layout(), x.packed(), first, last, up, stride, kernel_scratch,
+                     block_or_null(gate_.matrix(0), next));
         const auto& rows = owner_.kernels().rows;
         const int64_t columns = in_.columns(first, last);
         plugin::tensor h;
@@ -158,10 +158,11 @@ class gated_mlp_step final : public step {
         if (m_count == 0) return;
         constexpr int64_t stride = blocks_per_run * kernels::block_width;
         const auto& rows = owner_.kernels().rows;
-        const auto run = [&](int64_t first, int64_t last) {
+        const auto run = [&](const work_run& blocks) {
+            const auto [first, last, next] = blocks;
             float* room = run_room(self);
             out_.multiply(down_.matrix(0), h.layout(), h.packed(), first, last, room, stride,
-                          kernel_scratch);
+                          kernel_scratch, block_or_null(down_.matrix(0), next));
             for (int64_t m = 0; m < m_count; ++m)
                 write_floats(rows, room + m * stride, out_.columns(first, last), y,
                              m * down_.layout.n + first * kernels::block_width);

@@ -190,24 +190,38 @@ class moe_ffn_step final : public step {
         else
             sorted_.pack(self, in_tiles_, in_, x.data, type_, true, packed_x(), kernel_scratch);
         self.meet.wait();
-        const int64_t inner_runs = units_of(in_);
-        for (int64_t u = inner_units_.take(); u < sorted_.active_count() * inner_runs;
-             u = inner_units_.take())
-            run_inner(self, sorted_.expert(u / inner_runs), u % inner_runs);
+        take_runs(inner_units_, part_count(in_), 1, [&](const work_run& run) {
+            run_inner(self, part_at(in_, run.first), part_at(in_, run.next));
+        });
         self.meet.wait();
         sorted_.pack(self, out_tiles_, out_, inner(), type_, false, packed_inner(), kernel_scratch);
         self.meet.wait();
-        const int64_t outer_runs = units_of(out_);
-        for (int64_t u = outer_units_.take(); u < sorted_.active_count() * outer_runs;
-             u = outer_units_.take())
-            run_outer(self, sorted_.expert(u / outer_runs), u % outer_runs);
+        take_runs(outer_units_, part_count(out_), 1, [&](const work_run& run) {
+            run_outer(self, part_at(out_, run.first), part_at(out_, run.next));
+        });
         self.meet.wait();
         combine(self);
     }
 
   private:
-    static int64_t units_of(const product& p) {
+    // Blocks of one expert that a free worker takes.
+    struct part {
+        int64_t expert = 0;
+        int64_t first = 0;
+        int64_t last = 0; // 0: there is none
+    };
+    static int64_t parts_each(const product& p) {
         return (p.block_count() + blocks_per_unit - 1) / blocks_per_unit;
+    }
+    int64_t part_count(const product& p) const { return sorted_.active_count() * parts_each(p); }
+    part part_at(const product& p, int64_t number) const {
+        if (number == work_run::none) return {};
+        const int64_t first = number % parts_each(p) * blocks_per_unit;
+        return {sorted_.expert(number / parts_each(p)), first,
+                std::min(first + blocks_per_unit, p.block_count())};
+    }
+    static const std::byte* begin_of(const packed_weight& weight, const part& of) {
+        return of.last == 0 ? nullptr : weight.matrix(of.expert).block(of.first);
     }
     // Shared scratch: places, quantized rows of x, its packed rows, inner rows, packed inner rows,
     // outer rows.
@@ -239,21 +253,21 @@ class moe_ffn_step final : public step {
     }
 
     // Some columns of activation(gate) * up for the rows of one expert.
-    void run_inner(const plugin::worker& self, int64_t expert, int64_t unit) const {
+    void run_inner(const plugin::worker& self, const part& run, const part& next) const {
         constexpr int64_t stride = blocks_per_unit * kernels::block_width;
-        const int64_t first = unit * blocks_per_unit;
-        const int64_t last = std::min(first + blocks_per_unit, in_.block_count());
+        const auto [expert, first, last] = run;
         const int64_t count = sorted_.count(expert);
         const auto layout = in_.rows_layout(count);
         const std::byte* packed = packed_x() + sorted_.packed_offset(in_, expert);
         std::byte* kernel_scratch = owner_.own_scratch(self);
         float* gate = run_room(self);
         float* up = gate + count * stride;
+        const std::byte* gate_next = begin_of(gate_, next);
         in_.multiply(gate_.matrix(expert), layout, packed, first, last, gate, stride,
-                     kernel_scratch);
+                     kernel_scratch, up_ != nullptr ? begin_of(*up_, run) : gate_next);
         if (up_ != nullptr)
             in_.multiply(up_->matrix(expert), layout, packed, first, last, up, stride,
-                         kernel_scratch);
+                         kernel_scratch, gate_next);
         const int64_t columns = in_.columns(first, last);
         const int64_t n_first = first * kernels::block_width;
         const auto& rows = owner_.kernels().rows;
@@ -287,15 +301,14 @@ class moe_ffn_step final : public step {
                        attributes_.clamp, gate, up, count, y);
     }
 
-    void run_outer(const plugin::worker& self, int64_t expert, int64_t unit) const {
-        const int64_t first = unit * blocks_per_unit;
-        const int64_t last = std::min(first + blocks_per_unit, out_.block_count());
+    void run_outer(const plugin::worker& self, const part& run, const part& next) const {
+        const auto [expert, first, last] = run;
         const int64_t count = sorted_.count(expert);
         const int64_t width = down_.layout.n;
         float* target = outer() + sorted_.first(expert) * width + first * kernels::block_width;
         out_.multiply(down_.matrix(expert), out_.rows_layout(count),
                       packed_inner() + sorted_.packed_offset(out_, expert), first, last, target,
-                      width, owner_.own_scratch(self));
+                      width, owner_.own_scratch(self), begin_of(down_, next));
         const float* bias = bias_of(2, expert * width + first * kernels::block_width);
         if (bias == nullptr) return;
         for (int64_t m = 0; m < count; ++m)

@@ -95,15 +95,16 @@ class product {
                 std::byte* packed) const {
         integers_->gather(layout, quantized, row_index, tile_begin, tile_end, packed);
     }
-    // Columns of the blocks [block_begin, block_end), written from output[0] on.
+    // Columns of the blocks [block_begin, block_end), written from output[0] on. `following`, where
+    // it is known, is the memory that the worker reads next.
     void multiply(const kernels::packed_matrix_view& weights,
                   const kernels::packed_rows_layout& layout, const std::byte* packed,
                   int64_t block_begin, int64_t block_end, float* output, int64_t stride,
-                  std::byte* kernel_scratch) const {
+                  std::byte* kernel_scratch, const std::byte* following = nullptr) const {
         float* first = output - block_begin * kernels::block_width;
         if (integers_ != nullptr)
             integers_->multiply(weights, {layout, packed}, block_begin, block_end, first, stride,
-                                false);
+                                false, following);
         else if (library_ == nullptr)
             set_->multiply(weights, {layout, packed}, block_begin, block_end, first, stride, false,
                            kernel_scratch);
@@ -145,8 +146,12 @@ class product {
     int64_t rows_max_ = 0;
 };
 
-// Calls function(first, last) with the runs of blocks that the worker computes. The counter was
-// reset before all workers met.
+inline const std::byte* block_or_null(const kernels::packed_matrix_view& weights, int64_t block) {
+    return block == work_run::none ? nullptr : weights.block(block);
+}
+
+// Calls function(run) with the runs of blocks that the worker computes. The counter was reset
+// before all workers met.
 template <typename Function>
 void share_blocks(const plugin::worker& self, int64_t rows, int64_t block_count,
                   work_counter& counter, Function&& function) {
@@ -156,7 +161,7 @@ void share_blocks(const plugin::worker& self, int64_t rows, int64_t block_count,
     }
     const auto blocks = self.share(block_count);
     for (int64_t first = blocks.begin; first < blocks.end; first += blocks_per_run)
-        function(first, std::min(first + blocks_per_run, blocks.end));
+        function(work_run{first, std::min(first + blocks_per_run, blocks.end), work_run::none});
 }
 
 // Rows packed for one product: by all workers together in the shared scratch, or by each for

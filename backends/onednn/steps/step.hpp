@@ -83,11 +83,27 @@ class work_counter {
     alignas(64) std::atomic<int64_t> next_{0};
 };
 
-// Calls function(first, last) with runs of [0, count) that the worker is free to take.
+// Things first to last - 1, and the first that the worker takes after them, or `none`.
+struct work_run {
+    static constexpr int64_t none = -1;
+    int64_t first;
+    int64_t last;
+    int64_t next;
+};
+
+// Calls function(run) with runs of [0, count) that the worker is free to take. The run after is
+// taken ahead, so that its memory can be fetched.
 template <typename Function>
 void take_runs(work_counter& counter, int64_t count, int64_t run, Function&& function) {
-    for (int64_t first = counter.take() * run; first < count; first = counter.take() * run)
-        function(first, std::min(first + run, count));
+    const auto take = [&] {
+        const int64_t first = counter.take() * run;
+        return first < count ? first : work_run::none;
+    };
+    for (int64_t first = take(); first != work_run::none;) {
+        const int64_t next = take();
+        function(work_run{first, std::min(first + run, count), next});
+        first = next;
+    }
 }
 
 // Elements [begin, begin + count) of a float32 or bfloat16 tensor as float32: the tensor's own
