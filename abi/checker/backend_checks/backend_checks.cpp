@@ -29,6 +29,11 @@ bool has_activations(plugin_instance& plugin, sluice_element_type type) {
     return (properties_of(plugin).activation_types >> type & 1U) != 0;
 }
 
+bool has_cache_of(plugin_instance& plugin, const generator& of) {
+    return of.cache_type == SLUICE_ELEMENT_UNKNOWN
+           || (properties_of(plugin).cache_types >> of.cache_type & 1U) != 0;
+}
+
 operation_case draw_case(context& with, const generator& of, const case_kind& kind,
                          uint32_t number) {
     auto random = with.random(fmt::format("{} {} {} {}", of.name, kind.type, kind.format, number));
@@ -129,8 +134,7 @@ bool check_case(context& with, const generator& of, const case_kind& kind, uint3
 std::string check_operation(context& with, const generator& of, const case_kind& kind) {
     if (!has_activations(with.plugin(), kind.type))
         skip_check("{} is none of its types of activations", element_type_name(kind.type));
-    if (of.cache_type != SLUICE_ELEMENT_UNKNOWN
-        && (properties_of(with.plugin()).cache_types >> of.cache_type & 1U) == 0)
+    if (!has_cache_of(with.plugin(), of))
         skip_check("it keeps no caches in {}", element_type_name(of.cache_type));
     const named_format& format = weight_format_named(kind.format);
     uint32_t refused = 0;

@@ -14,6 +14,8 @@ struct case_kind {
 
 // Whether values of programs may have the type.
 bool has_activations(plugin_instance& plugin, sluice_element_type type);
+// Whether the backend keeps caches of the type that the generator's cases have.
+bool has_cache_of(plugin_instance& plugin, const generator& of);
 
 // The same case for the same number, whatever was drawn before.
 operation_case draw_case(context& with, const generator& of, const case_kind& kind,

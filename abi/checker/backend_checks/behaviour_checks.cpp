@@ -38,6 +38,7 @@ std::string primitives_claimed(context& with) {
     std::string composites;
     size_t primitives = 0;
     for (const auto& of : all_generators()) {
+        if (!has_cache_of(with.plugin(), of)) continue;
         const operation_case given = draw_case(with, of, {}, 2);
         for (uint32_t i = 0; i < given.made.operations().size(); ++i) {
             const uint32_t kind = given.made.operations()[i].kind;
@@ -68,6 +69,7 @@ std::string repeatable(context& with) {
     std::vector<std::shared_ptr<plugin_instance>> teams;
     for (const uint32_t workers : {1U, 2U, 3U}) teams.push_back(with.open({}, workers));
     for (const auto& of : all_generators()) {
+        if (!has_cache_of(with.plugin(), of)) continue;
         const operation_case given = draw_case(with, of, {}, 5);
         if (first_refusal(with.plugin(), given.made)) continue;
         const auto first = run_case(*teams[0], given);

@@ -107,11 +107,6 @@ step_owner make_gated_activation(const bound& owner, const plugin::operation& op
 // Places that the cache has for tokens. Block tables and slots name no others.
 int64_t slot_count(const bound&, const sluice_state&) { return INT64_MAX; }
 
-void check_part(const sluice_state& state, uint32_t part) {
-    if (!is_float_type(state.part_type[part]))
-        plugin::fail(SLUICE_UNSUPPORTED, "caches must be kept in float32, bfloat16 or float16");
-}
-
 step_owner make_kv_write(const bound& owner, const plugin::operation& operation) {
     const uint32_t number = value_of(owner, operation.inputs[0]).state;
     const sluice_state& state = owner.state(operation.inputs[0]);
@@ -121,7 +116,6 @@ step_owner make_kv_write(const bound& owner, const plugin::operation& operation)
     call.slots = slot_count(owner, state);
     call.part_count = static_cast<int32_t>(state.part_count);
     for (uint32_t i = 0; i < state.part_count; ++i) {
-        check_part(state, i);
         const tensor_view x = owner.view(operation.inputs[2 + i]);
         call.part[i] = {x.data, x.type, owner.cache().part(number, i), state.part_type[i],
                         state.part_width[i]};
@@ -133,7 +127,6 @@ step_owner make_kv_gather(const bound& owner, const plugin::operation& operation
     const uint32_t number = value_of(owner, operation.inputs[0]).state;
     const sluice_state& state = owner.state(operation.inputs[0]);
     const uint32_t part = operation.as<sluice_kv_gather_attributes>().part;
-    check_part(state, part);
     const tensor_view x = owner.view(operation.outputs[0]);
     kv_gather_call call;
     call.block_table = data_of<const int32_t>(owner, operation.inputs[1]);

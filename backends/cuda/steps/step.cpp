@@ -75,6 +75,20 @@ bool runs_beside_experts(const sluice_program& program, const plugin::operation&
     return false;
 }
 
+void check_caches(const sluice_program& program, const plugin::operation& operation,
+                  const value_reader& values) {
+    for (const uint32_t number : operation.inputs) {
+        if (number == SLUICE_VALUE_NONE) continue;
+        const auto v = values(number);
+        if (v.kind != SLUICE_VALUE_STATE) continue;
+        const auto state = plugin::read(program.states[v.state], "sluice_state");
+        for (uint32_t part = 0; part < state.part_count; ++part)
+            if (!is_float_type(state.part_type[part]))
+                plugin::fail(SLUICE_UNSUPPORTED,
+                             "caches must be kept in float32, bfloat16 or float16");
+    }
+}
+
 } // namespace
 
 std::string claim(const sluice_program& program, const plugin::operation& operation,
@@ -82,6 +96,7 @@ std::string claim(const sluice_program& program, const plugin::operation& operat
     const value_reader values = [&](uint32_t number) {
         return plugin::read_value(program, number);
     };
+    check_caches(program, operation, values);
     std::string kernel;
     family_of(operation, values, kernel);
     if (runs_beside_experts(program, operation))
