@@ -4,6 +4,7 @@
 
 #include "attend_kernels.hpp"
 #include "bfloat16.hpp"
+#include "kernel_fixture.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -16,14 +17,6 @@
 using namespace sluice::kernels;
 
 namespace {
-
-std::vector<instruction_set> sets_here() {
-    std::vector<instruction_set> sets;
-    const auto highest = highest_instruction_set(detect_cpu_features());
-    for (auto set : {instruction_set::plain, instruction_set::avx2, instruction_set::avx512})
-        if (set <= highest) sets.push_back(set);
-    return sets;
-}
 
 // Vectors as a cache holds them: of one head among others, in shuffled slots.
 struct vectors_case {
@@ -86,7 +79,7 @@ struct vectors_case {
 template <typename Check>
 void for_each_case(Check&& check) {
     std::mt19937 random(7);
-    for (const auto set : sets_here())
+    for (const auto set : test::sets_here(instruction_set::avx512))
         for (const auto type : {cached_type::float32, cached_type::bfloat16, cached_type::int8})
             for (const std::int64_t width : {1, 8, 17, 64, 66, 128, 130, 256, 272})
                 for (const std::int64_t count : {1, 3, 16, 31, 32, 70}) {
@@ -198,7 +191,7 @@ TEST_CASE("keys and values become the rows and columns of weights") {
 
 TEST_CASE("keys of two parts stand behind each other, and the padding of K is zero") {
     std::mt19937 random(3);
-    for (const auto set : sets_here())
+    for (const auto set : test::sets_here(instruction_set::avx512))
         for (const auto storage : {weight_storage::float32, weight_storage::bfloat16})
             for (const std::int64_t second : {2, 5, 33, 64}) {
                 CAPTURE(name_of(set));
@@ -236,7 +229,7 @@ TEST_CASE("keys of two parts stand behind each other, and the padding of K is ze
 
 TEST_CASE("values of two groups stand below each other") {
     std::mt19937 random(4);
-    for (const auto set : sets_here())
+    for (const auto set : test::sets_here(instruction_set::avx512))
         for (const auto storage : {weight_storage::float32, weight_storage::bfloat16})
             for (const std::int64_t second : {32, 40}) {
                 CAPTURE(name_of(set));
@@ -273,7 +266,7 @@ TEST_CASE("vectors are read as floats, stride apart") {
 
 TEST_CASE("whole numbers and their scale are those of the rule") {
     std::mt19937 random(6);
-    for (const auto set : sets_here())
+    for (const auto set : test::sets_here(instruction_set::avx512))
         for (const std::int64_t count : {1, 7, 16, 64, 100, 128}) {
             CAPTURE(name_of(set));
             CAPTURE(count);
@@ -298,7 +291,7 @@ TEST_CASE("whole numbers and their scale are those of the rule") {
 
 TEST_CASE("scores become weights, and what was seen before is scaled to them") {
     std::mt19937 random(5);
-    for (const auto set : sets_here()) {
+    for (const auto set : test::sets_here(instruction_set::avx512)) {
         const auto& kernels = attend_kernels_of(set);
         score_sum so_far{-std::numeric_limits<float>::infinity(), 0};
         std::vector<double> seen; // scaled scores of all calls
