@@ -96,19 +96,9 @@ void bound::run(const plugin::worker& self) {
         if (self.index == 0 && i + 1 < steps_.size()) steps_[i + 1]->begin();
         self.meet.wait();
         if (failed()) return;
-        if (timed) {
-            const double t =
+        if (timed)
+            seconds_[i] =
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-            if (sizes_present()[SLUICE_EXTENT_TOKENS] == 1) {
-                static thread_local std::vector<std::vector<double>> all;
-                all.resize(std::max(all.size(), steps_.size()));
-                all[i].push_back(t);
-                if (all[i].size() > 64) all[i].erase(all[i].begin());
-                auto sorted = all[i];
-                std::nth_element(sorted.begin(), sorted.begin() + sorted.size() / 2, sorted.end());
-                seconds_[i] = sorted[sorted.size() / 2];
-            } else seconds_[i] = t;
-        }
     }
 }
 

@@ -44,9 +44,7 @@ inspected inspect_model(const inspect_options& options) {
                          && (fs::exists(path / "model.safetensors")
                              || fs::exists(path / "model.safetensors.index.json"));
     model_program_options program_options;
-    program_options.cache_type = options.cache_type == "int8"       ? SLUICE_I8
-                                 : options.cache_type == "bfloat16" ? SLUICE_BF16
-                                                                    : SLUICE_F32;
+    program_options.cache_type = *element_type_from_name(options.cache_type);
     std::shared_ptr<const checkpoint> weights;
     if (result.has_weights)
         weights = open_checkpoint(path);

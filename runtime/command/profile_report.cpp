@@ -79,19 +79,21 @@ nlohmann::ordered_json profile_report(const std::shared_ptr<const loaded_model>&
         for (auto& each : prompt) each = token(random);
     logits_runner runner(model);
     nlohmann::ordered_json report;
-    for (const auto& [phase, sequences, count] :
-         {std::tuple("prefill", 1u, 1u), std::tuple("decode", batch, decode_steps)}) {
+    // A phase reports its last steps; the first token of a decode comes from the prompt's.
+    for (const auto& [phase, sequences, tokens, reported] :
+         {std::tuple("prefill", 1u, 1u, 1u),
+          std::tuple("decode", batch, decode_steps + 1, decode_steps)}) {
         const auto used = std::span(std::as_const(prompts)).first(sequences);
         std::vector<std::vector<double>> steps;
-        runner.greedy(used, 2); // binds what the next needs
-        runner.greedy(used, count + (count > 1 ? 1 : 0), [&] {
+        runner.greedy(used, std::min(tokens, 2u)); // binds what the next needs
+        runner.greedy(used, tokens, [&] {
             const auto seconds = runner.runner()->profile();
             if (seconds.empty())
                 fail(SLUICE_UNSUPPORTED, "backend \"{}\" takes no profile",
                      model->report().backend);
             steps.emplace_back(seconds.begin(), seconds.end());
         });
-        report[phase] = by_kind(model->step_program(), medians(steps, count));
+        report[phase] = by_kind(model->step_program(), medians(steps, reported));
     }
     return report;
 }

@@ -1,6 +1,7 @@
 // sluice verify: a checkpoint's logits against reference ones.
 #include "command.hpp"
 
+#include "base/element_type.hpp"
 #include "base/text.hpp"
 #include "engine/logits_runner.hpp"
 #include "model/safetensors.hpp"
@@ -163,7 +164,7 @@ void verify(const verify_options& options, common_options& common) {
     configuration.backend = options.backend;
     configuration.router = options.router;
     const bool narrow = options.type == "bfloat16";
-    configuration.model.compute_type = narrow ? SLUICE_BF16 : SLUICE_F32;
+    configuration.model.compute_type = *element_type_from_name(options.type);
     configuration.model.cache_type = configuration.model.compute_type;
     const auto golden = read_golden(options.golden);
     const session process(configuration, common);

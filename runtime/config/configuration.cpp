@@ -1,5 +1,6 @@
 #include "config/configuration.hpp"
 
+#include "base/element_type.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
 
@@ -112,13 +113,11 @@ class configuration_reader {
             model.format = *format == "dummy" ? load_format::dummy : load_format::safetensors;
         }
         if (auto name = reader.choice("compute_type", {"float32", "bfloat16"})) {
-            model.compute_type = *name == "bfloat16" ? SLUICE_BF16 : SLUICE_F32;
+            model.compute_type = *element_type_from_name(*name);
         }
         model.cache_type = model.compute_type;
         if (auto name = reader.choice("cache_type", {"float32", "bfloat16", "int8"})) {
-            model.cache_type = *name == "int8"       ? SLUICE_I8
-                               : *name == "bfloat16" ? SLUICE_BF16
-                                                     : SLUICE_F32;
+            model.cache_type = *element_type_from_name(*name);
         }
         reader.finish();
     }

@@ -287,9 +287,9 @@ void calibrator::calibrate_experts(const stage& which, uint32_t operation, const
                 inputs.row_count = double(own.rows.size());
                 if (own.rows.size() < options_.few_rows) {
                     // Gate's and up's is that of every expert.
-                    const bool is_known = !use.is_down && !shared_prior.gram.empty();
-                    inputs.prior = is_known ? shared_prior : moments(use, x, prior_rows, {});
-                    if (!use.is_down) shared_prior = inputs.prior;
+                    if (!use.is_down && shared_prior.gram.empty())
+                        shared_prior = moments(use, x, prior_rows, {});
+                    inputs.prior = use.is_down ? moments(use, x, prior_rows, {}) : shared_prior;
                 }
             }
             quantize_one(of_expert[i], inputs, quantize);

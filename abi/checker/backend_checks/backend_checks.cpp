@@ -14,16 +14,12 @@
 
 namespace sluice::checker {
 
-namespace {
-
 sluice_backend_properties properties_of(plugin_instance& plugin) {
     auto properties = SLUICE_INIT(sluice_backend_properties);
     plugin_call call = plugin.call("properties");
     call = plugin.backend().properties(plugin.handle(), &properties, call.error());
     return properties;
 }
-
-} // namespace
 
 bool has_activations(plugin_instance& plugin, sluice_element_type type) {
     return (properties_of(plugin).activation_types >> type & 1U) != 0;

@@ -12,6 +12,7 @@ struct case_kind {
     std::string_view format = "f32";       // of weights, in weight_formats()
 };
 
+sluice_backend_properties properties_of(plugin_instance& plugin);
 // Whether values of programs may have the type.
 bool has_activations(plugin_instance& plugin, sluice_element_type type);
 // Whether the backend keeps caches of the type that the generator's cases have.

@@ -18,16 +18,15 @@ const generator& generator_named(std::string_view name) {
 }
 
 std::string properties_sound(context& with) {
-    auto properties = SLUICE_INIT(sluice_backend_properties);
     plugin_instance& plugin = with.plugin();
-    plugin_call call = plugin.call("properties");
-    call = plugin.backend().properties(plugin.handle(), &properties, call.error());
+    const sluice_backend_properties properties = properties_of(plugin);
     const std::string device = text_of_array(properties.device_name, sizeof properties.device_name);
     require(!device.empty(), "its device has no name");
     require(has_activations(plugin, SLUICE_F32), "f32 is none of its types of activations");
     auto small = SLUICE_INIT(sluice_backend_properties);
     small.struct_size = offsetof(sluice_backend_properties, memory_bytes_total);
     small.memory_bytes_total = 77;
+    plugin_call call = plugin.call("properties");
     call = plugin.backend().properties(plugin.handle(), &small, call.error());
     require(small.memory_bytes_total == 77, "it writes beyond a smaller struct of properties");
     return device;
@@ -84,11 +83,9 @@ std::string repeatable(context& with) {
 
 // One row alone gives the bits that it gives among others.
 std::string batch_invariant(context& with) {
-    auto properties = SLUICE_INIT(sluice_backend_properties);
     plugin_instance& plugin = with.plugin();
-    plugin_call call = plugin.call("properties");
-    call = plugin.backend().properties(plugin.handle(), &properties, call.error());
-    if (properties.batch_invariant == 0) skip_check("it does not claim to be batch-invariant");
+    if (properties_of(plugin).batch_invariant == 0)
+        skip_check("it does not claim to be batch-invariant");
     for (const char* const name : {"linear", "rms_norm", "softmax", "gated_mlp"}) {
         const operation_case given = draw_case(with, generator_named(name), {}, 6);
         if (first_refusal(plugin, given.made)) continue;

@@ -1,4 +1,4 @@
-// Kernels over single rows of float32: norms, activations, softmax, dot products, conversions.
+// Kernels over single rows of float32: norms, activations, softmax, sums, conversions.
 // Compiled once for each instruction set from row_kernels_template.hpp; sums are kept in sixteen
 // lanes and added in a fixed order.
 #pragma once
@@ -18,11 +18,8 @@ struct row_kernels {
     // row = exp(row - maximum); returns the sum. [count]
     float (*exp_in_place)(float* row, float maximum, int64_t count);
     float (*maximum)(const float* row, int64_t count);
-    float (*dot)(const float* a, const float* b, int64_t count);
-    float (*dot_bfloat16)(const float* a, const uint16_t* b, int64_t count);
     // y += factor * x; [count].
     void (*add_scaled)(float factor, const float* x, int64_t count, float* y);
-    void (*add_scaled_bfloat16)(float factor, const uint16_t* x, int64_t count, float* y);
     void (*scale)(float factor, int64_t count, float* y);
     // z = x + y; [count].
     void (*add)(const float* x, const float* y, int64_t count, float* z);

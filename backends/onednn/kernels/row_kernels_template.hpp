@@ -58,32 +58,18 @@ inline float sum_of_lanes(const float (&sums)[lanes]) {
     return folded[0];
 }
 
-template <typename Second>
-inline float dot_of(const float* a, const Second* b, int64_t count) {
+inline float dot(const float* a, const float* b, int64_t count) {
     float sums[lanes] = {};
     int64_t i = 0;
     for (; i + lanes <= count; i += lanes)
-        for (int lane = 0; lane < lanes; ++lane) {
-            if constexpr (sizeof(Second) == 2)
-                sums[lane] += a[i + lane] * float_of(b[i + lane]);
-            else
-                sums[lane] += a[i + lane] * b[i + lane];
-        }
-    for (int lane = 0; i < count; ++i, ++lane) {
-        if constexpr (sizeof(Second) == 2)
-            sums[lane] += a[i] * float_of(b[i]);
-        else
-            sums[lane] += a[i] * b[i];
-    }
+        for (int lane = 0; lane < lanes; ++lane) sums[lane] += a[i + lane] * b[i + lane];
+    for (int lane = 0; i < count; ++i, ++lane) sums[lane] += a[i] * b[i];
     return sum_of_lanes(sums);
 }
 
-float dot(const float* a, const float* b, int64_t count) { return dot_of(a, b, count); }
-float dot_bfloat16(const float* a, const uint16_t* b, int64_t count) { return dot_of(a, b, count); }
-
 void rms_norm(const float* u, const float* w, float offset, float epsilon, int64_t count,
               float* y) {
-    const float mean = dot_of(u, u, count) / static_cast<float>(count);
+    const float mean = dot(u, u, count) / static_cast<float>(count);
     const float factor = 1.0f / std::sqrt(mean + epsilon);
     for (int64_t i = 0; i < count; ++i) y[i] = u[i] * factor * (w[i] + offset);
 }
@@ -123,10 +109,6 @@ float maximum(const float* row, int64_t count) {
 
 void add_scaled(float factor, const float* x, int64_t count, float* y) {
     for (int64_t i = 0; i < count; ++i) y[i] += factor * x[i];
-}
-
-void add_scaled_bfloat16(float factor, const uint16_t* x, int64_t count, float* y) {
-    for (int64_t i = 0; i < count; ++i) y[i] += factor * float_of(x[i]);
 }
 
 void scale(float factor, int64_t count, float* y) {
@@ -201,9 +183,8 @@ void add_gram(const float* x, int64_t stride, int64_t row_count, int64_t i, int6
 }
 
 constexpr row_kernels all_row_kernels = {
-    rms_norm,    silu_multiply,       exp_in_place, maximum, dot,   dot_bfloat16,
-    add_scaled,  add_scaled_bfloat16, scale,        add,     widen, narrow,
-    rope_halves, rope_interleaved,    add_gram};
+    rms_norm, silu_multiply, exp_in_place, maximum,     add_scaled,       scale,
+    add,      widen,         narrow,       rope_halves, rope_interleaved, add_gram};
 
 } // namespace
 } // namespace sluice::kernels

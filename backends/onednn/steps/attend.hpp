@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <span>
 
 namespace sluice::onednn {
 
@@ -58,6 +59,18 @@ struct cached_sequence {
         }
     }
 };
+
+// The worker's share of the rows that belong to no sequence, which lie behind the last one's.
+// out: [rows, heads, width]
+inline void clear_padding_rows(const plugin::worker& self, std::span<const int32_t> query_start,
+                               const plugin::tensor& out) {
+    const int64_t last = query_start.empty() ? 0 : query_start.back();
+    const auto range = self.share(std::max<int64_t>(out.shape[0] - last, 0));
+    const int64_t bytes =
+        out.shape[1] * out.shape[2] * static_cast<int64_t>(plugin::element_bits(out.type) / 8);
+    std::memset(out.data + (last + range.begin) * bytes, 0,
+                static_cast<size_t>((range.end - range.begin) * bytes));
+}
 
 inline kernels::cached_type cached_type_of(sluice_element_type type) {
     if (type == SLUICE_I8) return kernels::cached_type::int8;

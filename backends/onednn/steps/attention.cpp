@@ -64,7 +64,7 @@ class attention_step final : public step {
         partial.begin(owner_.shared_scratch());
         for (int64_t i = counter_.take(); i < jobs.unit_count(); i = counter_.take())
             run_unit(self, jobs.of_unit(i), i, partial);
-        clear_padding_rows(self);
+        clear_padding_rows(self, owner_.query_start(), out());
         self.meet.wait();
         if (self.index == 0) counter_.reset();
         merge_parts(self, jobs, partial);
@@ -205,32 +205,32 @@ class attention_step final : public step {
         for (int64_t first = range.begin; first < range.end; first += places_per_run) {
             const int64_t count = std::min(places_per_run, range.end - first);
             s.slots(first, count, slots);
-            for (int64_t j = 0; j < count; j += streamed_places)
-                for (int64_t i = 0; i < all_rows; ++i) {
-                    const streamed_row r(*this, memory, i);
-                    if (i % rows == 0)
-                        fetch(0, head_begin + i / rows, slots, j + streamed_places,
-                              std::min(j + 2 * streamed_places, count));
-                    choice_.attend.dot_each(r.query, cached(0, head_begin + i / rows, slots + j),
-                                            std::min(streamed_places, count - j), key_width_,
-                                            r.scores + j);
-                }
+            // All heads' vectors of a part, of a few places after another.
+            const auto stream = [&](uint32_t of, auto&& take) {
+                for (int64_t j = 0; j < count; j += streamed_places)
+                    for (int64_t i = 0; i < all_rows; ++i) {
+                        const int64_t head = head_begin + i / rows;
+                        if (i % rows == 0)
+                            fetch(of, head, slots, j + streamed_places,
+                                  std::min(j + 2 * streamed_places, count));
+                        take(streamed_row(*this, memory, i), cached(of, head, slots + j), j,
+                             std::min(streamed_places, count - j));
+                    }
+            };
+            stream(0, [&](const streamed_row& r, const kernels::cached_vectors& keys, int64_t j,
+                          int64_t few) {
+                choice_.attend.dot_each(r.query, keys, few, key_width_, r.scores + j);
+            });
             for (int64_t i = 0; i < all_rows; ++i) {
                 const streamed_row r(*this, memory, i);
                 const auto seen =
                     seen_of(job.row_begin + i % rows / group_, s).within(first, count);
                 soften(choice_, mask_, r.scores, seen, count, *r.seen, r.sum, value_width_);
             }
-            for (int64_t j = 0; j < count; j += streamed_places)
-                for (int64_t i = 0; i < all_rows; ++i) {
-                    const streamed_row r(*this, memory, i);
-                    if (i % rows == 0)
-                        fetch(1, head_begin + i / rows, slots, j + streamed_places,
-                              std::min(j + 2 * streamed_places, count));
-                    choice_.attend.add_each(
-                        r.scores + j, cached(1, head_begin + i / rows, slots + j),
-                        std::min(streamed_places, count - j), value_width_, r.sum);
-                }
+            stream(1, [&](const streamed_row& r, const kernels::cached_vectors& values, int64_t j,
+                          int64_t few) {
+                choice_.attend.add_each(r.scores + j, values, few, value_width_, r.sum);
+            });
         }
         for (int64_t i = 0; i < all_rows; ++i) {
             const streamed_row r(*this, memory, i);
@@ -370,17 +370,6 @@ class attention_step final : public step {
                 write(job, kv_head, row, seen, sum);
             }
         }
-    }
-
-    // Rows that belong to no sequence lie behind the last one's.
-    void clear_padding_rows(const plugin::worker& self) const {
-        const auto starts = owner_.query_start();
-        const int64_t last = starts.empty() ? 0 : starts.back();
-        const auto range = self.share(std::max<int64_t>(out().shape[0] - last, 0));
-        const int64_t bytes =
-            heads_ * value_width_ * static_cast<int64_t>(plugin::element_bits(out().type) / 8);
-        std::memset(out().data + (last + range.begin) * bytes, 0,
-                    static_cast<size_t>((range.end - range.begin) * bytes));
     }
 
     bound& owner_;

@@ -52,7 +52,7 @@ class mla_attention_step final : public step {
         const auto sequence_count = static_cast<int64_t>(starts.empty() ? 0 : starts.size() - 1);
         for (int64_t i = 0; i < sequence_count; ++i)
             if (!is_absorbed(i)) run_expanded(self, i);
-        clear_padding_rows(self);
+        clear_padding_rows(self, starts, out());
         slice part;
         part.rows = reinterpret_cast<int32_t*>(owner_.own_scratch(self));
         part.partial = partial_;
@@ -447,17 +447,6 @@ class mla_attention_step final : public step {
                              ((first_row + m) * heads_ + head) * value_width_);
             }
         }
-    }
-
-    // Rows that belong to no sequence lie behind the last one's.
-    void clear_padding_rows(const plugin::worker& self) const {
-        const auto starts = owner_.query_start();
-        const int64_t last = starts.empty() ? 0 : starts.back();
-        const auto range = self.share(std::max<int64_t>(out().shape[0] - last, 0));
-        const int64_t bytes =
-            heads_ * value_width_ * static_cast<int64_t>(plugin::element_bits(out().type) / 8);
-        std::memset(out().data + (last + range.begin) * bytes, 0,
-                    static_cast<size_t>((range.end - range.begin) * bytes));
     }
 
     bound& owner_;
